@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <source_location>
+#include <stdexcept>
+#include <string>
+
+#include "spectx/types.hpp"
+
+namespace spectx {
+
+/// Base of everything that spectx throws.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A precondition of a public call does not hold; nothing was changed.
+class InvalidArgument : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Valid, but not implemented by this build or backend.
+class Unsupported : public Error {
+ public:
+  using Error::Error;
+};
+
+/// A file cannot be read or does not hold what its format promises. Names the file and the place.
+class FileError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// A tier has no room; nothing was changed and the pool stays usable.
+class OutOfMemory : public Error {
+ public:
+  OutOfMemory(Tier tier, index_t bytes_asked, index_t bytes_free)
+      : Error("out of " + std::string(tier == Tier::device ? "device" : "host") +
+              " memory: " + std::to_string(bytes_asked) + " bytes asked, " +
+              std::to_string(bytes_free) + " bytes free"),
+        tier_(tier),
+        bytes_asked_(bytes_asked),
+        bytes_free_(bytes_free) {}
+
+  Tier tier() const noexcept { return tier_; }
+  index_t bytes_asked() const noexcept { return bytes_asked_; }
+  index_t bytes_free() const noexcept { return bytes_free_; }
+
+ private:
+  Tier tier_;
+  index_t bytes_asked_;
+  index_t bytes_free_;
+};
+
+/// Throws InvalidArgument("what [file:line]") unless `holds`. Builds no string when it holds.
+inline void expects(bool holds, const char* what,
+                    std::source_location where = std::source_location::current()) {
+  if (!holds) {
+    const std::string file = where.file_name();
+    throw InvalidArgument(std::string(what) + " [" + file.substr(file.find_last_of('/') + 1) + ":" +
+                          std::to_string(where.line()) + "]");
+  }
+}
+
+}  // namespace spectx
