@@ -1,13 +1,6 @@
-# Every dependency of every target. All come from the system's packages first.
-include(FetchContent)
+# Every dependency of every target, from the system's packages.
 find_package(Threads REQUIRED)
-
-FetchContent_Declare(
-  Eigen3
-  GIT_REPOSITORY https://gitlab.com/libeigen/eigen.git
-  GIT_TAG 3.4.0
-  FIND_PACKAGE_ARGS 3.4)
-FetchContent_MakeAvailable(Eigen3)
+find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 
 if(SPECTX_BUILD_EXAMPLES OR SPECTX_BUILD_TESTS)
   find_package(nlohmann_json 3.11 REQUIRED)
