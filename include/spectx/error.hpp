@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
 
@@ -54,14 +53,9 @@ class OutOfMemory : public Error {
   index_t bytes_free_;
 };
 
-/// Throws InvalidArgument("what [file:line]") unless `holds`. Builds no string when it holds.
-inline void expects(bool holds, const char* what,
-                    std::source_location where = std::source_location::current()) {
-  if (!holds) {
-    const std::string file = where.file_name();
-    throw InvalidArgument(std::string(what) + " [" + file.substr(file.find_last_of('/') + 1) + ":" +
-                          std::to_string(where.line()) + "]");
-  }
+/// Throws InvalidArgument(what) unless `holds`; `what` says where: "Class::call: x must be ...".
+inline void expects(bool holds, const char* what) {
+  if (!holds) throw InvalidArgument(what);
 }
 
 }  // namespace spectx

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "spectx/batch.hpp"
+#include "spectx/kv_view.hpp"
+#include "spectx/memory.hpp"
+#include "spectx/model_shape.hpp"
+#include "spectx/selection.hpp"
+#include "spectx/stream.hpp"
+#include "spectx/trace.hpp"
+
+namespace spectx {
+
+// Arguments of the operations. Activations are of Backend::compute_dtype, weights f32, f16 or bf16.
+// `row_index`, where an operation has one: row i of x stands for row row_index[i] of the batch, and
+// is left out if that is negative; empty: row i is row i.
+
+/// out[i] = table[tokens[row_index[i]]]
+struct EmbedArgs {
+  TensorView table;                  // [vocabulary, hidden]
+  Array<const std::int32_t> tokens;  // a token outside the table gives a row of zeros
+  Array<const std::int32_t> row_index;
+  TensorView out;  // [rows, hidden]
+};
+/// out = x w^T + beta out
+struct MatmulArgs {
+  TensorView x;    // [rows, in]
+  TensorView w;    // [out, in]
+  TensorView out;  // [rows, out]
+  float beta = 0;
+};
+/// out = x / sqrt(mean(x^2) + eps) * weight
+struct RmsNormArgs {
+  TensorView x;       // [rows, dim]
+  TensorView weight;  // [dim]
+  TensorView out;     // [rows, dim], may be x
+  float eps = 1e-5F;
+};
+/// Rotates (x[i], x[i + dim / 2]) by (position + position_offset) * frequency[i], in place.
+struct RopeArgs {
+  TensorView x;                        // [rows, heads, dim]
+  Array<const std::int32_t> position;  // of the batch
+  Array<const std::int32_t> row_index;
+  Array<const float> frequency;  // [dim / 2], of rope_frequencies()
+  float magnitude = 1;           // multiplies cos and sin
+  index_t position_offset = 0;
+};
+/// out = silu(gate) * up
+struct SwigluArgs {
+  TensorView gate, up, out;  // [rows, dim]; out may be gate or up
+};
+/// out = a + b
+struct AddArgs {
+  TensorView a, b, out;  // [rows, dim]; out may be a or b
+};
+/// out[i] = the lowest index of the largest logit of row i; NaN ranks below every number.
+struct ArgmaxArgs {
+  TensorView logits;        // [rows, vocabulary]
+  Array<std::int32_t> out;  // [rows]
+};
+/// Writes K and V where the step's rows live: by token where the group is resident or the item
+/// reads everything, else into the slots that update_slots gave them.
+struct AppendRowsArgs {
+  TensorView k;  // [rows, kv_heads, k_dim]
+  TensorView v;  // [rows, kv_heads, v_dim]; absent: keys only
+  const Batch* batch = nullptr;
+  Array<const std::int32_t> row_index;
+  KVView to;
+  const std::int32_t* slot_of_token = nullptr;  // [max_requests, kv_heads, max_length]
+  index_t max_length = 0;
+};
+
+enum class GroupReduce : std::uint8_t { max, mean };
+
+/// For every item that selects, KV head and cached token n in [1, first]: the log weight
+/// q.k_n * scale - log_sum, log_sum over those tokens, reduced over the group's query heads (max,
+/// or the log of the mean weight) and by max over the item's lead rows. Token 0 gets -infinity.
+struct ScoreArgs {
+  TensorView q;  // [leads, query_heads, k_dim]
+  KVView keys;   // K only
+  const Batch* batch = nullptr;
+  GroupReduce reduce = GroupReduce::max;
+  float scale = 1;
+  TensorView log_sum;  // [leads, query_heads] f32, written
+  TensorView scores;   // [items, kv_heads, max_length] f32, written
+};
+/// Exact top-k: sinks, the best of the middle, the window; ids ascend; ties go to the lower id; NaN
+/// ranks below every number. Items that do not select get kAllTokens.
+struct TopKArgs {
+  TensorView scores;  // [items, head_kv_heads, max_length] f32
+  const Batch* batch = nullptr;
+  SelectionConfig rule;
+  Array<const std::int32_t> head_of_kv_head;  // [kv_heads] row of scores that serves a KV head
+  Selection out;                              // ids and counts written
+  std::int32_t* saw_nan = nullptr;            // [1], set to 1 and never cleared
+};
+/// coverage = the selection's softmax mass of each query head; min and mean over the group; 1 where
+/// everything is read.
+struct CoverageArgs {
+  TensorView q;  // [leads, query_heads, k_dim]
+  KVView keys;
+  const Batch* batch = nullptr;
+  float scale = 1;
+  TensorView log_sum;  // [leads, query_heads] f32, of score
+  Array<const std::int32_t> head_of_kv_head;
+  Selection selection;  // coverage written
+};
+/// ring[request, position % ring_rows] = rows, for the last ring_rows rows of every item.
+struct StoreRingArgs {
+  TensorView rows;  // [rows, width]
+  const Batch* batch = nullptr;
+  TensorView ring;  // [max_requests, ring_rows, width]
+};
+/// out[lead] = ring[request, (first position of its item - 1) % ring_rows]; zeros for position 0.
+struct LoadRingArgs {
+  TensorView ring;
+  const Batch* batch = nullptr;
+  TensorView out;  // [leads, width]
+};
+/// Compares the selection with the slot map, for the items that select: every id gets a slot. The
+/// i-th missing id in ascending order takes the i-th slot of (free ones ascending, then the oldest
+/// by last_used, ties to the lower slot). Slots of this selection and, in a request with offloaded
+/// groups, rows that are not durable are never taken. The step's own rows get a slot and are no
+/// misses. Ticks the clock.
+struct UpdateSlotsArgs {
+  const Batch* batch = nullptr;
+  Selection selection;
+  KVPoolView pool;
+  StepLists lists;  // written
+};
+/// Forgets the slots of tokens >= first of a request.
+struct ForgetSlotsArgs {
+  KVPoolView pool;
+  RequestId request;
+  index_t first = 0;
+};
+/// Copies the misses of one group from the host tier into their slots, all layers of the group.
+struct GatherRowsArgs {
+  const Batch* batch = nullptr;
+  StepLists lists;
+  KVPoolView pool;
+  index_t group = 0;
+  int max_blocks = 16;
+};
+/// Write-through, for the items that select in requests with offloaded groups: once write_batch
+/// rows wait, copies rows [durable, length) from slots to the host tier, then advances durable.
+struct ScatterRowsArgs {
+  const Batch* batch = nullptr;
+  KVPoolView pool;
+  index_t write_batch = 32;
+};
+
+/// The pages of one group of one request, and how rows lie in them.
+struct RowPlace {
+  enum class Kind : std::uint8_t { tokens, slots, host };
+  Kind kind = Kind::tokens;
+  std::byte* const* pages = nullptr;  // device array of page addresses
+};
+/// Copies rows [first, last) of one group of one request between two places; a place of slots holds
+/// only the tokens that the slot map names.
+struct MoveRowsArgs {
+  KVPoolView pool;
+  RequestId request;
+  index_t group = 0;
+  RowPlace from, to;
+  index_t first = 0, last = 0;  // tokens
+};
+/// out = softmax(q k^T scale) v over the rows of `kv` that the item reads, causal. Rows are walked
+/// by rank; splits are fixed multiples of a constant in rank and combine in ascending order.
+struct AttendArgs {
+  TensorView q;  // [rows, query_heads, k_dim]
+  KVView kv;
+  const Batch* batch = nullptr;
+  TensorView out;   // [rows, query_heads, v_dim]
+  float scale = 0;  // 0: 1 / sqrt(k_dim)
+};
+
+struct StreamOptions {
+  bool high_priority = false;
+};
+
+/// The one seam between components and hardware. Operations are asynchronous on `stream`, allocate
+/// nothing once warm, and expect arguments that the components have checked. Not thread-safe.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual void embed(const EmbedArgs&, StreamView) = 0;
+  virtual void matmul(const MatmulArgs&, StreamView) = 0;
+  virtual void rms_norm(const RmsNormArgs&, StreamView) = 0;
+  virtual void rope(const RopeArgs&, StreamView) = 0;
+  virtual void swiglu(const SwigluArgs&, StreamView) = 0;
+  virtual void add(const AddArgs&, StreamView) = 0;
+  virtual void argmax(const ArgmaxArgs&, StreamView) = 0;
+  virtual void append_rows(const AppendRowsArgs&, StreamView) = 0;
+  virtual void score(const ScoreArgs&, StreamView) = 0;
+  virtual void top_k(const TopKArgs&, StreamView) = 0;
+  virtual void coverage(const CoverageArgs&, StreamView) = 0;
+  virtual void store_ring(const StoreRingArgs&, StreamView) = 0;
+  virtual void load_ring(const LoadRingArgs&, StreamView) = 0;
+  virtual void update_slots(const UpdateSlotsArgs&, StreamView) = 0;
+  virtual void forget_slots(const ForgetSlotsArgs&, StreamView) = 0;
+  virtual void gather_rows(const GatherRowsArgs&, StreamView) = 0;
+  virtual void scatter_rows(const ScatterRowsArgs&, StreamView) = 0;
+  virtual void move_rows(const MoveRowsArgs&, StreamView) = 0;
+  virtual void attend(const AttendArgs&, StreamView) = 0;
+
+  virtual Stream make_stream(StreamOptions options = {}) = 0;
+  virtual Event make_event() = 0;
+  virtual void destroy_stream(void* handle) noexcept = 0;
+  virtual void destroy_event(void* handle) noexcept = 0;
+  /// Between any two memories. A source in host memory that is not of memories().host is read
+  /// before the call returns.
+  virtual void copy(void* to, const void* from, index_t bytes, StreamView) = 0;
+  /// Sets device memory to a byte.
+  virtual void fill(void* to, int byte, index_t bytes, StreamView) = 0;
+  virtual void record(EventView, StreamView) = 0;
+  virtual void wait(StreamView, EventView) = 0;
+  virtual bool is_done(EventView) = 0;
+  virtual void synchronize(StreamView) = 0;
+  /// Writes the device's time in nanoseconds when the stream reaches this point.
+  virtual void stamp(std::uint64_t* device_ns, StreamView) = 0;
+
+  virtual Memories memories() = 0;
+  /// The host's memory is the device's: every group stays resident and there is no host tier.
+  virtual bool has_one_memory() const noexcept = 0;
+  /// Streams run at the call, so that no transfer can hide behind computation.
+  virtual bool runs_at_call() const noexcept = 0;
+  /// Type of the activations that go with weights of type `weights`.
+  virtual DType compute_dtype(DType weights) const noexcept = 0;
+  virtual const TraceSink& trace() const noexcept = 0;
+};
+
+inline Stream::~Stream() {
+  if (handle_ != nullptr) backend_->destroy_stream(handle_);
+}
+inline Event::~Event() {
+  if (handle_ != nullptr) backend_->destroy_event(handle_);
+}
+
+}  // namespace spectx

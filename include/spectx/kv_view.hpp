@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "spectx/types.hpp"
+#include "spectx/view.hpp"
+
+namespace spectx {
+
+/// Where the rows of one layer are: plain data, by value, device pointers, what an attention kernel
+/// needs and nothing else. Valid until end_step.
+///
+/// Row `n` of KV head h of request r, its K: table[r * table_stride + n / page_rows] + k_offset +
+/// h * head_stride + (n % page_rows) * row_stride; n is a token where the group is resident or the
+/// count is kAllTokens, else a slot.
+struct KVView {
+  std::byte* const* table = nullptr;  // [max_requests, table_stride] page addresses
+  index_t table_stride = 0;           // pages
+  index_t page_rows = 0;
+  index_t k_offset = 0, v_offset = 0, row_stride = 0, head_stride = 0;  // bytes inside a page
+  DType dtype = DType::bf16;
+  index_t kv_heads = 0, k_dim = 0, v_dim = 0;
+  // Which rows. Null counts: all tokens of every item.
+  const std::int32_t* counts = nullptr;        // [items, kv_heads]
+  const std::int32_t* ids = nullptr;           // [items, kv_heads, max_budget] rank -> token
+  const std::int32_t* slot_of_rank = nullptr;  // [items, kv_heads, max_budget] rank -> slot
+  index_t max_budget = 0;
+  const std::int32_t* resident_groups = nullptr;  // [max_requests]; null: everything is resident
+  index_t group = 0;
+
+  bool is_resident(index_t request) const noexcept {
+    return resident_groups == nullptr || group < resident_groups[request];
+  }
+  std::byte* row(index_t request, index_t kv_head, index_t n) const noexcept {
+    return table[request * table_stride + n / page_rows] + kv_head * head_stride +
+           (n % page_rows) * row_stride;
+  }
+};
+
+/// KVPool's device tables and geometry, for the operations that move rows between the tiers. Plain
+/// data, by value; device pointers. `slots == 0`: one memory, no slot map, no host tier.
+struct KVPoolView {
+  std::byte* const* pages = nullptr;       // [max_requests, groups, page_columns] token pages of a
+                                           // resident group, slot pages of an offloaded one
+  std::byte* const* host_pages = nullptr;  // [max_requests, groups, page_columns]
+  const std::int32_t* resident_groups = nullptr;  // [max_requests]
+  std::int32_t* durable = nullptr;        // [max_requests] rows below it are in the host tier
+  std::int32_t* slot_of_token = nullptr;  // [max_requests, kv_heads, max_length]; -1: none
+  std::int32_t* token_of_slot = nullptr;  // [max_requests, kv_heads, slots]; -1: free
+  std::int32_t* last_used = nullptr;      // [max_requests, kv_heads, slots] step
+  std::int32_t* clock = nullptr;          // [1] steps begun
+  index_t groups = 0, page_columns = 0, page_rows = 0, group_layers = 0, layers = 0;
+  index_t kv_heads = 0, k_dim = 0, v_dim = 0, row_bytes = 0, slots = 0, max_length = 0;
+  DType dtype = DType::bf16;
+
+  index_t run_bytes() const noexcept { return group_layers * row_bytes; }
+  /// Layers of group g; the last group may have fewer.
+  index_t layers_of(index_t g) const noexcept {
+    const index_t left = layers - g * group_layers;
+    return left < group_layers ? left : group_layers;
+  }
+  std::byte* const* pages_of(index_t request, index_t g) const noexcept {
+    return pages + (request * groups + g) * page_columns;
+  }
+  std::byte* const* host_pages_of(index_t request, index_t g) const noexcept {
+    return host_pages + (request * groups + g) * page_columns;
+  }
+  /// Row n (token or slot) of a layer of the group in its device pages.
+  std::byte* device_row(std::byte* const* group_pages, index_t layer_in_group, index_t kv_head,
+                        index_t n) const noexcept {
+    return group_pages[n / page_rows] +
+           ((layer_in_group * kv_heads + kv_head) * page_rows + n % page_rows) * row_bytes;
+  }
+  /// One token's run, all layers of the group, in its host pages.
+  std::byte* host_run(std::byte* const* group_pages, index_t kv_head,
+                      index_t token) const noexcept {
+    return group_pages[token / page_rows] +
+           ((token % page_rows) * kv_heads + kv_head) * run_bytes();
+  }
+};
+
+/// What one step's comparison of a selection with the slot map gives. Device pointers.
+struct StepLists {
+  std::int32_t* slot_of_rank = nullptr;  // [items, kv_heads, max_budget]
+  std::int32_t* miss_ids = nullptr;      // [items, kv_heads, max_budget] tokens to fetch, ascending
+  std::int32_t* miss_slots = nullptr;    // [items, kv_heads, max_budget] where they go
+  std::int32_t* miss_counts = nullptr;   // [items, kv_heads]
+  std::int32_t* hit_counts = nullptr;    // [items, kv_heads]
+  index_t max_budget = 0;
+};
+
+}  // namespace spectx

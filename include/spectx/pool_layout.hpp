@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "spectx/model_shape.hpp"
+#include "spectx/selection.hpp"
+
+namespace spectx {
+
+/// What a pool is built with, fixed for its life. Made by MemoryPlanner::pool_plan().
+struct PoolPlan {
+  SelectionConfig selection;
+  index_t max_requests = 0;
+  index_t max_length = 0;     // tokens of one request
+  index_t max_step_rows = 0;  // rows of one batch
+  index_t page_rows = 64;     // tokens a page
+  index_t group_layers = 1;   // layers a group, the unit of placement
+  index_t slots = 0;  // device rows a KV head of an offloaded group, whole pages; 0: one memory
+  index_t arena_pages = 0;    // of all requests and groups, staging included
+  index_t staging_pages = 0;  // of one of the two staging sets, inside the arena
+  index_t host_pages = 0;     // most that the host tier may grow to
+  index_t head_kv_heads = 0;  // of the retrieval head's keys; 0: no head
+  index_t head_k_dim = 0;
+  DType host_dtype = DType::bf16;  // of the host tier's rows
+  index_t write_batch = 32;        // rows that are written through to the host at once
+
+  bool has_host_tier() const noexcept { return slots > 0; }
+};
+
+constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) / b; }
+
+/// Every size that follows from a model's shape and a plan: one arithmetic for the components,
+/// which allocate, and for MemoryPlanner, which predicts.
+///
+/// device page  [layer of the group][kv head][row][K | V]
+/// host page    [row][kv head][layer of the group][K | V]      one miss is one contiguous run
+/// key page     [head kv head][row][K]                         of the retrieval head
+struct PoolLayout {
+  static constexpr index_t kAlignment = 256;  // bytes, of every table
+
+  PoolLayout(const ModelShape& shape, const PoolPlan& plan);
+
+  static constexpr index_t aligned(index_t bytes) noexcept {
+    return ceil_div(bytes, kAlignment) * kAlignment;
+  }
+  /// Bytes of KVPool's device memory beside the arena: tables and batch arrays.
+  index_t table_bytes() const noexcept {
+    const bool two_tiers = token_table_bytes > 0;
+    return (two_tiers ? 2 : 1) * page_table_bytes + key_table_bytes + 2 * slot_table_bytes +
+           token_table_bytes + 2 * request_array_bytes + kAlignment + batch_bytes;
+  }
+  /// Bytes of PrefetchPipeline's device memory: ranks to slots, misses, counts, time stamps.
+  index_t step_list_bytes() const noexcept {
+    return 3 * rank_table_bytes + 2 * head_count_bytes + stamp_bytes;
+  }
+
+  index_t groups;
+  index_t token_pages;    // of one group of one request at max_length
+  index_t slot_pages;     // of one offloaded group of one request
+  index_t row_bytes;      // one token's K and V of one KV head in one layer
+  index_t run_bytes;      // the same for all layers of a group: one host run
+  index_t page_bytes;     // of a device page and of a host page
+  index_t key_row_bytes;  // one token's keys of the retrieval head
+  index_t key_page_rows;  // tokens whose keys fit in a page
+  index_t key_pages;      // of one request at max_length
+
+  index_t arena_bytes;
+  index_t page_table_bytes;     // [max_requests, groups, token_pages or slot_pages] addresses
+  index_t page_table_columns;   // the larger of the two
+  index_t key_table_bytes;      // [max_requests, key_pages] addresses
+  index_t slot_table_bytes;     // [max_requests, kv_heads, slots] int32
+  index_t token_table_bytes;    // [max_requests, kv_heads, max_length] int32
+  index_t request_array_bytes;  // [max_requests] int32
+  index_t batch_bytes;          // the arrays of Batch
+  index_t rank_table_bytes;     // [max_requests, kv_heads, budget] int32
+  index_t head_count_bytes;     // [max_requests, kv_heads] int32
+  index_t stamp_bytes;          // [groups, 4] uint64
+};
+
+inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
+  constexpr index_t kInt = sizeof(std::int32_t);
+  constexpr index_t kPointer = sizeof(void*);
+  const bool two_tiers = plan.has_host_tier();
+  const index_t heads = plan.max_requests * shape.kv_heads;
+
+  groups = ceil_div(shape.cached_layers(), plan.group_layers);
+  token_pages = ceil_div(plan.max_length, plan.page_rows);
+  slot_pages = ceil_div(plan.slots, plan.page_rows);
+  row_bytes = shape.row_bytes();
+  run_bytes = plan.group_layers * row_bytes;
+  page_bytes = plan.page_rows * shape.kv_heads * run_bytes;
+  key_row_bytes = plan.head_kv_heads * plan.head_k_dim * dtype_bytes(shape.dtype);
+  key_page_rows = key_row_bytes == 0 ? 0 : page_bytes / key_row_bytes;
+  key_pages = key_page_rows == 0 ? 0 : ceil_div(plan.max_length, key_page_rows);
+
+  arena_bytes = plan.arena_pages * page_bytes;
+  page_table_columns = token_pages > slot_pages ? token_pages : slot_pages;
+  page_table_bytes = aligned(plan.max_requests * groups * page_table_columns * kPointer);
+  key_table_bytes = aligned(plan.max_requests * key_pages * kPointer);
+  slot_table_bytes = two_tiers ? aligned(heads * plan.slots * kInt) : 0;
+  token_table_bytes = two_tiers ? aligned(heads * plan.max_length * kInt) : 0;
+  request_array_bytes = aligned(plan.max_requests * kInt);
+  batch_bytes =
+      5 * aligned(plan.max_step_rows * kInt) + 5 * aligned((plan.max_requests + 1) * kInt);
+  rank_table_bytes = two_tiers ? aligned(heads * plan.selection.budget * kInt) : 0;
+  head_count_bytes = two_tiers ? aligned(heads * kInt) : 0;
+  stamp_bytes = two_tiers ? aligned(groups * 4 * static_cast<index_t>(sizeof(std::uint64_t))) : 0;
+}
+
+}  // namespace spectx
