@@ -2,6 +2,11 @@
 find_package(Threads REQUIRED)
 find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 
+find_package(nlohmann_json 3.11 QUIET)
+option(SPECTX_BUILD_IO "Build spectx::io, the loaders (needs nlohmann-json)" ${nlohmann_json_FOUND})
+if(SPECTX_BUILD_IO)
+  find_package(nlohmann_json 3.11 REQUIRED)
+endif()
 if(SPECTX_BUILD_EXAMPLES OR SPECTX_BUILD_TESTS)
   find_package(nlohmann_json 3.11 REQUIRED)
   find_package(PkgConfig REQUIRED)

@@ -47,10 +47,10 @@ enum class GgmlType : std::uint32_t {
 };
 
 struct GgmlTypeInfo {
-  const char* name = "";       // as ggml writes it: "Q4_K"
-  index_t block_elements = 0;  // elements of one block; 1: not quantised
-  index_t block_bytes = 0;
-  bool is_decodable = false;  // `dequantize` knows it
+  GgmlType type;
+  const char* name;        // as ggml writes it: "Q4_K"
+  index_t block_elements;  // 1: not quantised
+  index_t block_bytes;
 };
 
 /// Null for a number that is no type.
