@@ -93,8 +93,9 @@ void Tokenizer::read_merges() {
   const auto code_points = code_points_of_bytes();
   for (std::size_t b = 0; b < 256; ++b) {
     const auto c = static_cast<unsigned>(code_points[b]);
-    std::string name(1, static_cast<char>(c));
-    if (c >= 0x80) name = {static_cast<char>(0xc0U | c >> 6), static_cast<char>(0x80U | (c & 63U))};
+    std::string name;
+    if (c >= 0x80) name += static_cast<char>(0xc0U | c >> 6);
+    name += static_cast<char>(c < 0x80 ? c : 0x80U | (c & 63U));
     const auto found = ids.find(name);
     byte_ids_[b] = found == ids.end() ? -1 : found->second;
   }
