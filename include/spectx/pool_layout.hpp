@@ -45,7 +45,7 @@ struct PoolLayout {
   /// Bytes of KVPool's device memory beside the arena: tables and batch arrays.
   index_t table_bytes() const noexcept {
     const bool two_tiers = token_table_bytes > 0;
-    return (two_tiers ? 2 : 1) * page_table_bytes + key_table_bytes + 2 * slot_table_bytes +
+    return (two_tiers ? 3 : 1) * page_table_bytes + key_table_bytes + 2 * slot_table_bytes +
            token_table_bytes + 2 * request_array_bytes + kAlignment + batch_bytes;
   }
   /// Bytes of PrefetchPipeline's device memory: ranks to slots, misses, counts, time stamps.

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "spectx/pool_layout.hpp"
+
+namespace spectx {
+
+/// Sizes of a retrieval head, for the planner. kv_heads 0: no head.
+struct HeadShape {
+  index_t query_heads = 0;
+  index_t kv_heads = 0;
+  index_t k_dim = 0;
+};
+
+/// Device bytes of a RetrievalHead beside its weights and its keys (which are pages of the pool).
+struct HeadLayout {
+  static constexpr index_t kRingRows = 64;  // features that a request keeps, for rewinding
+
+  HeadLayout(const ModelShape& shape, const PoolPlan& plan, const HeadShape& head,
+             DType compute_dtype);
+
+  index_t bytes() const noexcept {
+    return fused_bytes + ring_bytes + input_bytes + query_bytes + key_bytes + log_sum_bytes +
+           score_bytes + ids_bytes + count_bytes + coverage_bytes + constant_bytes;
+  }
+
+  index_t fused_bytes;     // [max_step_rows, hidden] features of the step
+  index_t ring_bytes;      // [max_requests, kRingRows, hidden]
+  index_t input_bytes;     // [max_step_rows, 2 hidden] embedding and feature, normalised
+  index_t query_bytes;     // [max_step_rows, query_heads, k_dim]
+  index_t key_bytes;       // [max_step_rows, kv_heads, k_dim]
+  index_t log_sum_bytes;   // [max_step_rows, query_heads] f32
+  index_t score_bytes;     // [max_requests, kv_heads, max_length] f32
+  index_t ids_bytes;       // [max_requests, target kv_heads, budget] int32
+  index_t count_bytes;     // [max_requests, target kv_heads] int32
+  index_t coverage_bytes;  // [max_requests, target kv_heads, 2] f32
+  index_t constant_bytes;  // RoPE frequencies, head map, NaN flag
+};
+
+inline HeadLayout::HeadLayout(const ModelShape& shape, const PoolPlan& plan, const HeadShape& head,
+                              DType compute_dtype) {
+  const auto aligned = PoolLayout::aligned;
+  const index_t element = dtype_bytes(compute_dtype);
+  const index_t rows = plan.max_step_rows;
+  const index_t target_heads = plan.max_requests * shape.kv_heads;
+  const bool is_there = head.kv_heads > 0;
+  const index_t width = is_there ? shape.hidden * element : 0;
+  fused_bytes = aligned(rows * width);
+  ring_bytes = aligned(plan.max_requests * kRingRows * width);
+  input_bytes = aligned(2 * rows * width);
+  query_bytes = aligned(rows * head.query_heads * head.k_dim * element);
+  key_bytes = aligned(rows * head.kv_heads * head.k_dim * element);
+  log_sum_bytes = aligned(rows * head.query_heads * 4);
+  score_bytes = aligned(plan.max_requests * head.kv_heads * plan.max_length * 4);
+  ids_bytes = is_there ? aligned(target_heads * plan.selection.budget * 4) : 0;
+  count_bytes = is_there ? aligned(target_heads * 4) : 0;
+  coverage_bytes = is_there ? aligned(target_heads * 2 * 4) : 0;
+  constant_bytes =
+      is_there ? aligned(head.k_dim / 2 * 4) + aligned(shape.kv_heads * 4) + PoolLayout::kAlignment
+               : 0;
+}
+
+}  // namespace spectx
