@@ -13,16 +13,10 @@ namespace spectx::io {
 std::string printable(std::string_view text);
 
 /// 'text', printable.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 /// Throws FileError("file: place: reason"); an empty place is left out. `file` is made printable,
 /// place and reason are printed as they are.
 [[noreturn]] void fail(std::string_view file, const std::string& place, const std::string& reason);
-
-/// Products and sums of sizes from a file: false when the result does not fit.
-inline bool multiply(std::uint64_t a, std::uint64_t b, std::uint64_t& product) noexcept {
-  product = a * b;
-  return a == 0 || product / a == b;
-}
 
 }  // namespace spectx::io

@@ -111,10 +111,10 @@ T Gguf::get(std::string_view key) const {
   using Element = typename ElementOf<T>::type;
   constexpr bool kIsArray = !std::is_same_v<T, Element>;
   const auto at = metadata_.find(key);
-  if (at == metadata_.end()) fail(path_, "key " + quoted(key), "is missing");
+  if (at == metadata_.end()) fail(path_, "key " + in_quotes(key), "is missing");
   const GgufValue& value = at->second;
   GgufReader reader(value.bytes, path_);
-  reader.enter("key " + quoted(key));
+  reader.enter("key " + in_quotes(key));
   if (value.is_array != kIsArray) {
     reader.refuse(kIsArray ? "holds one value, not an array" : "holds an array, not one value");
   }
@@ -158,7 +158,7 @@ const GgufTensor* Gguf::find(std::string_view name) const noexcept {
 
 const GgufTensor& Gguf::at(std::string_view name) const {
   const GgufTensor* tensor = find(name);
-  if (tensor == nullptr) fail(path_, "tensor " + quoted(name), "is missing");
+  if (tensor == nullptr) fail(path_, "tensor " + in_quotes(name), "is missing");
   return *tensor;
 }
 
@@ -166,8 +166,8 @@ void Gguf::read_rows(const GgufTensor& tensor, index_t first_row, TensorView out
   const GgmlTypeInfo& info = *ggml_type_info(tensor.type);  // parsing refused what has none
   const BlockDecoder decode = block_decoder(tensor.type);
   if (decode == nullptr) {
-    throw Unsupported(printable(path_) + ": tensor " + quoted(tensor.name) + ": type " + info.name +
-                      " cannot be decoded");
+    throw Unsupported(printable(path_) + ": tensor " + in_quotes(tensor.name) + ": type " +
+                      info.name + " cannot be decoded");
   }
   std::optional<DType> same;
   if (tensor.type == GgmlType::f32) same = DType::f32;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <limits>
 #include <numeric>
 
 #include "gguf_reader.hpp"
+#include "shape_size.hpp"
 
 namespace spectx::io {
 namespace {
@@ -73,7 +73,7 @@ class Parser {
   void read_value(std::uint64_t number) {
     reader_.enter("metadata value " + std::to_string(number));
     const std::string_view key = read_name("key");
-    reader_.enter("key " + quoted(key));
+    reader_.enter("key " + in_quotes(key));
     GgufValue value;
     std::uint64_t count = 1;
     value.type = static_cast<GgufType>(reader_.read<std::uint32_t>("type"));
@@ -127,14 +127,14 @@ class Parser {
     reader_.enter("tensor " + std::to_string(number));
     GgufTensor tensor;
     tensor.name = read_name("name");
-    reader_.enter("tensor " + quoted(tensor.name));
+    reader_.enter("tensor " + in_quotes(tensor.name));
     const auto rank = reader_.read<std::uint32_t>("number of dimensions");
     if (rank == 0 || rank > kMaxDimensions) {
       reader_.refuse("has " + std::to_string(rank) + " dimensions, 1 to 4 are allowed");
     }
     for (std::uint32_t i = 0; i < rank; ++i) {
       const auto extent = reader_.read<std::uint64_t>("dimension");
-      if (extent > static_cast<std::uint64_t>(std::numeric_limits<index_t>::max())) {
+      if (extent > kMaxIndex) {
         reader_.refuse("dimension " + std::to_string(extent) + " does not fit in 63 bits");
       }
       tensor.shape.push_back(static_cast<index_t>(extent));
@@ -155,23 +155,13 @@ class Parser {
                      " elements are no whole blocks of " + info->name + ", " +
                      std::to_string(info->block_elements) + " elements each");
     }
-    // A dimension of 0 must not hide that the others overflow: rows() multiplies them.
-    std::uint64_t elements = 1;
+    const ShapeSize size = shape_size(tensor.shape);
     std::uint64_t bytes = 0;
-    bool fits = true;
-    bool is_empty = false;
-    for (const index_t extent : tensor.shape) {
-      is_empty = is_empty || extent == 0;
-      fits = fits &&
-             multiply(elements, static_cast<std::uint64_t>(std::max<index_t>(extent, 1)), elements);
-    }
-    const auto block_elements = static_cast<std::uint64_t>(info->block_elements);
-    fits = fits && multiply(elements / block_elements,
-                            static_cast<std::uint64_t>(info->block_bytes), bytes);
-    constexpr auto kMax = static_cast<std::uint64_t>(std::numeric_limits<index_t>::max());
-    if (!fits || elements > kMax || bytes > kMax)
-      reader_.refuse("its size does not fit in 63 bits");
-    return is_empty ? 0 : bytes;
+    const bool fits =
+        size.fits && multiply(size.elements / static_cast<std::uint64_t>(info->block_elements),
+                              static_cast<std::uint64_t>(info->block_bytes), bytes);
+    if (!fits || bytes > kMaxIndex) reader_.refuse("its size does not fit in 63 bits");
+    return size.is_empty ? 0 : bytes;
   }
 
   void place_tensors() {
@@ -180,7 +170,7 @@ class Parser {
     const std::uint64_t data_bytes = data > bytes_.size() ? 0 : bytes_.size() - data;
     for (std::size_t i = 0; i < offsets_.size(); ++i) {
       GgufTensor& tensor = contents_.tensors[i];
-      reader_.enter("tensor " + quoted(tensor.name));
+      reader_.enter("tensor " + in_quotes(tensor.name));
       const std::uint64_t bytes = tensor_bytes(tensor);
       if (offsets_[i] % alignment_ != 0) {
         reader_.refuse("offset " + std::to_string(offsets_[i]) + " is not aligned to " +
@@ -208,8 +198,8 @@ class Parser {
     for (std::size_t i = 1; i < order.size(); ++i) {
       const GgufTensor& before = tensors[order[i - 1]];
       if (offsets_[order[i - 1]] + before.bytes.size() > offsets_[order[i]]) {
-        reader_.enter("tensor " + quoted(tensors[order[i]].name));
-        reader_.refuse("overlaps tensor " + quoted(before.name));
+        reader_.enter("tensor " + in_quotes(tensors[order[i]].name));
+        reader_.refuse("overlaps tensor " + in_quotes(before.name));
       }
     }
   }
@@ -223,7 +213,7 @@ class Parser {
               [&](std::size_t a, std::size_t b) { return tensors[a].name < tensors[b].name; });
     for (std::size_t i = 1; i < order.size(); ++i) {
       if (tensors[order[i - 1]].name == tensors[order[i]].name) {
-        reader_.enter("tensor " + quoted(tensors[order[i]].name));
+        reader_.enter("tensor " + in_quotes(tensors[order[i]].name));
         reader_.refuse("is there twice");
       }
     }

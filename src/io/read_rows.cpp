@@ -27,7 +27,8 @@ void convert_row(const StoredRows& source, const std::byte* row, T* out) {
 }
 
 [[noreturn]] void refuse(const StoredRows& source, const std::string& reason) {
-  throw InvalidArgument(printable(source.file) + ": tensor " + quoted(source.name) + ": " + reason);
+  throw InvalidArgument(printable(source.file) + ": tensor " + in_quotes(source.name) + ": " +
+                        reason);
 }
 
 void check_out(const StoredRows& source, index_t first_row, const TensorView& out) {

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <map>
-#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "spectx/error.hpp"
 #include "spectx/io/dequantize.hpp"
 #include "spectx/io/mapped_file.hpp"
 #include "spectx/view.hpp"
