@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <exception>
+#include <initializer_list>
+#include <iostream>
+#include <limits>
+#include <map>
+#include <new>
+#include <span>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include "spectx/types.hpp"
+
+namespace spectx::support {
+
+/// The command line is wrong: exit code 2.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// One `--name` that a program knows.
+struct Flag {
+  std::string_view name;   // with its dashes
+  std::string_view value;  // what it takes, for the help: "N", "FILE"; empty: a switch
+  std::string_view help;   // may have several lines
+};
+
+/// A parsed command line: `--name value`, `--name=value` and switches. A value that looks like one
+/// of the flags must be given with `=`. Getters name the flag in their errors.
+class Args {
+ public:
+  /// Throws UsageError for an unknown, repeated or incomplete flag and for anything else.
+  Args(int argc, const char* const* argv, std::span<const Flag> flags);
+
+  bool has(std::string_view name) const { return values_.contains(name); }
+  std::string text(std::string_view name, std::string_view otherwise = "") const {
+    return std::string(has(name) ? values_.at(name) : otherwise);
+  }
+  /// A whole number in [min, max]. Throws UsageError.
+  index_t count(std::string_view name, index_t otherwise, index_t min = 0,
+                index_t max = std::numeric_limits<index_t>::max()) const;
+  /// A finite decimal number in [min, max]. Throws UsageError.
+  double number(std::string_view name, double otherwise, double min, double max) const;
+  /// Bytes: a number with K, M, G or T for powers of 1024 ("80G", "0.5G", "1GiB"), at least 0 and
+  /// below 2^62. Throws UsageError.
+  index_t bytes(std::string_view name, index_t otherwise) const;
+  /// One of `choices`, `otherwise` without the flag. Throws UsageError.
+  std::string choice(std::string_view name, std::string_view otherwise,
+                     std::initializer_list<std::string_view> choices) const;
+
+ private:
+  [[noreturn]] void refuse(std::string_view name, const std::string& wanted) const {
+    throw UsageError(std::string(name) + " must be " + wanted + ", not \"" + text(name) + "\"");
+  }
+
+  std::map<std::string_view, std::string_view> values_;  // into argv and the flags
+};
+
+inline Args::Args(int argc, const char* const* argv, std::span<const Flag> flags) {
+  const auto find = [&](std::string_view name) {
+    return std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return f.name == name; });
+  };
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    const std::size_t equals = word.starts_with("--") ? word.find('=') : std::string_view::npos;
+    const std::string_view name = word.substr(0, equals);
+    const auto flag = find(name);
+    const std::string shown(name);
+    if (flag == flags.end()) throw UsageError("unknown argument \"" + shown + "\"");
+    if (has(name)) throw UsageError(shown + " is given twice");
+    std::string_view value;
+    if (flag->value.empty()) {
+      if (equals != std::string_view::npos) throw UsageError(shown + " takes no value");
+    } else if (equals != std::string_view::npos) {
+      value = word.substr(equals + 1);
+    } else if (i + 1 < argc && find(argv[i + 1]) == flags.end()) {
+      value = argv[++i];
+    } else {
+      throw UsageError(shown + " needs a value: " + shown + " " + std::string(flag->value));
+    }
+    values_.emplace(flag->name, value);
+  }
+}
+
+inline index_t Args::count(std::string_view name, index_t otherwise, index_t min,
+                           index_t max) const {
+  if (!has(name)) return otherwise;
+  const std::string_view value = values_.at(name);
+  index_t n = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), n);
+  if (error != std::errc() || end != value.data() + value.size() || n < min || n > max) {
+    refuse(name, max == std::numeric_limits<index_t>::max()
+                     ? "a whole number from " + std::to_string(min)
+                     : "a whole number from " + std::to_string(min) + " to " + std::to_string(max));
+  }
+  return n;
+}
+
+inline double Args::number(std::string_view name, double otherwise, double min, double max) const {
+  if (!has(name)) return otherwise;
+  const std::string_view value = values_.at(name);
+  double x = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), x);
+  if (error != std::errc() || end != value.data() + value.size() || !(x >= min && x <= max)) {
+    std::ostringstream range;
+    range << "a number from " << min << " to " << max;
+    refuse(name, range.str());
+  }
+  return x;
+}
+
+inline index_t Args::bytes(std::string_view name, index_t otherwise) const {
+  if (!has(name)) return otherwise;
+  const std::string_view value = values_.at(name);
+  double x = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), x);
+  std::string_view unit(end, static_cast<std::size_t>(value.data() + value.size() - end));
+  if (unit.ends_with("iB")) unit.remove_suffix(2);
+  constexpr std::string_view kUnits = "KMGT";
+  const std::size_t power = unit.empty() ? 0 : kUnits.find(unit.front()) + 1;
+  const double scaled = x * std::ldexp(1.0, 10 * static_cast<int>(power));
+  if (error != std::errc() || unit.size() > 1 || (!unit.empty() && power == 0) ||
+      !(scaled >= 0 && scaled < 0x1p62)) {
+    refuse(name, "bytes, with K, M, G or T for powers of 1024 (such as 80G)");
+  }
+  return static_cast<index_t>(scaled);
+}
+
+inline std::string Args::choice(std::string_view name, std::string_view otherwise,
+                                std::initializer_list<std::string_view> choices) const {
+  if (!has(name)) return std::string(otherwise);
+  if (std::find(choices.begin(), choices.end(), values_.at(name)) == choices.end()) {
+    std::string wanted;
+    for (const std::string_view choice : choices) {
+      wanted += (wanted.empty() ? "" : ", ") + std::string(choice);
+    }
+    refuse(name, "one of " + wanted);
+  }
+  return text(name);
+}
+
+/// The flags as the lines of a help text.
+inline std::string describe(std::span<const Flag> flags) {
+  constexpr std::size_t kColumn = 26;
+  std::string lines;
+  for (const Flag& flag : flags) {
+    std::string line = "  " + std::string(flag.name) + " " + std::string(flag.value);
+    if (line.size() >= kColumn) line += "\n";
+    for (std::size_t at = 0; at <= flag.help.size();) {
+      const std::size_t end = std::min(flag.help.find('\n', at), flag.help.size());
+      const std::size_t used = line.size() - (line.rfind('\n') + 1);
+      line += std::string(kColumn - std::min(used, kColumn), ' ');
+      line += std::string(flag.help.substr(at, end - at)) + "\n";
+      at = end + 1;
+    }
+    lines += line;
+  }
+  return lines;
+}
+
+/// Runs `body() -> int` and turns what it throws into one line on standard error and an exit code:
+/// 2 for a UsageError, 1 for everything else.
+template <class Body>
+int run_program(std::string_view name, Body&& body) {
+  try {
+    return body();
+  } catch (const UsageError& error) {
+    std::cerr << name << ": " << error.what() << " (see " << name << " --help)\n";
+    return 2;
+  } catch (const std::bad_alloc&) {
+    std::cerr << name << ": not enough memory\n";
+  } catch (const std::exception& error) {
+    std::cerr << name << ": " << error.what() << "\n";
+  }
+  return 1;
+}
+
+}  // namespace spectx::support
