@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "llama/weights.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "llama/carve.hpp"
+
+namespace spectx::llama {
+namespace {
+
+constexpr index_t kStagingBytes = index_t{1} << 20;
+
+std::string dimensions(const std::vector<index_t>& shape) {
+  std::string text = "[";
+  for (const index_t n : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(n);
+  return text + "]";
+}
+
+/// Decodes tensors of a file into device memory through one host buffer.
+class Loader {
+ public:
+  Loader(Backend& backend, const io::Gguf& file, StreamView stream)
+      : backend_(backend),
+        file_(file),
+        stream_(stream),
+        staging_(static_cast<std::size_t>(kStagingBytes)) {}
+
+  void vector(const std::string& name, TensorView to) {
+    read(name, {to.shape[0]}, matrix_view(to.data, to.dtype, 1, to.shape[0]), 0);
+  }
+  void matrix(const std::string& name, TensorView to) {
+    read(name, {to.shape[0], to.shape[1]}, to, 0);
+  }
+  /// Rows of q or k. A GGUF file has each head's two halves interleaved, for the other form of
+  /// RoPE: row 2 i + j is row j * dim / 2 + i.
+  void rotary_matrix(const std::string& name, TensorView to, index_t dim) {
+    read(name, {to.shape[0], to.shape[1]}, to, dim);
+  }
+
+  /// Until then tensors are only checked.
+  void start_reading() noexcept { is_check_ = false; }
+  index_t num_seen() const noexcept { return num_seen_; }
+
+ private:
+  void read(const std::string& name, const std::vector<index_t>& shape, TensorView to,
+            index_t head_dim) {
+    const io::GgufTensor& tensor = file_.at(name);
+    if (tensor.shape != shape) {
+      throw FileError(file_.path() + ": tensor " + name + " is " + dimensions(tensor.shape) +
+                      ", but the metadata ask for " + dimensions(shape));
+    }
+    ++num_seen_;
+    if (is_check_) return;
+    const index_t row_bytes = to.shape[1] * dtype_bytes(to.dtype);
+    const index_t unit = std::max<index_t>(head_dim, 1);  // whole heads stay together
+    const index_t block = std::max(kStagingBytes / row_bytes / unit, index_t{1}) * unit;
+    const auto needed = static_cast<std::size_t>(std::min(block, to.shape[0]) * row_bytes);
+    if (staging_.size() < needed) staging_.resize(needed);
+    for (index_t first = 0; first < to.shape[0]; first += block) {
+      const index_t count = std::min(block, to.shape[0] - first);
+      file_.read_rows(tensor, first, matrix_view(staging_.data(), to.dtype, count, to.shape[1]));
+      if (head_dim > 0) split_halves(count, row_bytes, head_dim);
+      backend_.copy(rows(to, first, count).data, staging_.data(), count * row_bytes, stream_);
+    }
+  }
+
+  void split_halves(index_t count, index_t row_bytes, index_t dim) {
+    interleaved_.assign(staging_.begin(), staging_.begin() + count * row_bytes);
+    for (index_t n = 0; n < count; ++n) {
+      const index_t in_head = n % dim;
+      const index_t from = n - in_head + 2 * (in_head % (dim / 2)) + in_head / (dim / 2);
+      std::memcpy(staging_.data() + n * row_bytes, interleaved_.data() + from * row_bytes,
+                  static_cast<std::size_t>(row_bytes));
+    }
+  }
+
+  Backend& backend_;
+  const io::Gguf& file_;
+  StreamView stream_;
+  std::vector<std::byte> staging_;
+  std::vector<std::byte> interleaved_;
+  index_t num_seen_ = 0;
+  bool is_check_ = true;
+};
+
+/// Where every tensor lies in one block of memory.
+struct Placed {
+  TensorView embeddings, final_norm, head;
+  std::vector<LayerWeights> layers;
+};
+
+Placed place(Carver& carver, const LlamaConfig& c, DType dtype) {
+  Placed p;
+  p.embeddings = carver.matrix(dtype, c.vocabulary, c.hidden);
+  p.final_norm = carver.vector(DType::f32, c.hidden);
+  p.head = c.has_tied_embeddings ? p.embeddings : carver.matrix(dtype, c.vocabulary, c.hidden);
+  for (index_t l = 0; l < c.layers; ++l) {
+    p.layers.push_back({.attention_norm = carver.vector(DType::f32, c.hidden),
+                        .qkv = carver.matrix(dtype, c.qkv_rows(), c.hidden),
+                        .output = carver.matrix(dtype, c.hidden, c.query_heads * c.v_dim),
+                        .mlp_norm = carver.vector(DType::f32, c.hidden),
+                        .gate_up = carver.matrix(dtype, 2 * c.feed_forward, c.hidden),
+                        .down = carver.matrix(dtype, c.hidden, c.feed_forward)});
+  }
+  return p;
+}
+
+void load_layer(Loader& loader, const LlamaConfig& c, index_t l, const LayerWeights& to) {
+  const std::string block = "blk." + std::to_string(l) + ".";
+  const index_t q_rows = c.query_heads * c.k_dim;
+  const index_t k_rows = c.kv_heads * c.k_dim;
+  const index_t v_rows = c.kv_heads * c.v_dim;
+  loader.vector(block + "attn_norm.weight", to.attention_norm);
+  loader.rotary_matrix(block + "attn_q.weight", rows(to.qkv, 0, q_rows), c.k_dim);
+  loader.rotary_matrix(block + "attn_k.weight", rows(to.qkv, q_rows, k_rows), c.k_dim);
+  loader.matrix(block + "attn_v.weight", rows(to.qkv, q_rows + k_rows, v_rows));
+  loader.matrix(block + "attn_output.weight", to.output);
+  loader.vector(block + "ffn_norm.weight", to.mlp_norm);
+  loader.matrix(block + "ffn_gate.weight", rows(to.gate_up, 0, c.feed_forward));
+  loader.matrix(block + "ffn_up.weight", rows(to.gate_up, c.feed_forward, c.feed_forward));
+  loader.matrix(block + "ffn_down.weight", to.down);
+}
+
+void load_all(Loader& loader, const LlamaConfig& c, const Placed& to) {
+  loader.matrix("token_embd.weight", to.embeddings);
+  loader.vector("output_norm.weight", to.final_norm);
+  if (!c.has_tied_embeddings) loader.matrix("output.weight", to.head);
+  for (index_t l = 0; l < c.layers; ++l) {
+    load_layer(loader, c, l, to.layers[static_cast<std::size_t>(l)]);
+  }
+}
+
+/// A tensor that is left over (a bias, say) would change the result.
+void check_all_known(const io::Gguf& file, const LlamaConfig& c, index_t num_known) {
+  const index_t known = num_known + (c.rope_divisors.empty() ? 0 : 1);
+  const auto there = static_cast<index_t>(file.tensors().size());
+  if (there == known) return;
+  for (const io::GgufTensor& tensor : file.tensors()) {
+    if (!tensor.name.ends_with(".weight")) {
+      throw Unsupported(file.path() + ": the reference decoder does not know tensor " +
+                        std::string(tensor.name));
+    }
+  }
+  throw Unsupported(file.path() + ": of its " + std::to_string(there) +
+                    " tensors the reference decoder knows only " + std::to_string(known));
+}
+
+}  // namespace
+
+index_t LlamaWeights::bytes(const LlamaConfig& config, DType dtype) {
+  Carver carver(nullptr);
+  place(carver, config, dtype);
+  return carver.bytes();
+}
+
+LlamaWeights::LlamaWeights(Backend& backend, const io::Gguf& file, const LlamaConfig& config,
+                           DType dtype, StreamView stream)
+    : config_(config), dtype_(dtype) {
+  if (config.layers > static_cast<index_t>(file.tensors().size())) {
+    throw FileError(file.path() + ": llama.block_count is " + std::to_string(config.layers) +
+                    ", but there are only " + std::to_string(file.tensors().size()) + " tensors");
+  }
+  Loader loader(backend, file, stream);
+  Carver counter(nullptr);
+  load_all(loader, config, place(counter, config, dtype));  // checks before memory is taken
+  check_all_known(file, config, loader.num_seen());
+
+  storage_ = Buffer(backend.memories().device, counter.bytes());
+  Carver carver(storage_.data());
+  Placed placed = place(carver, config, dtype);
+  loader.start_reading();
+  load_all(loader, config, placed);
+  backend.synchronize(stream);
+  embeddings_ = placed.embeddings;
+  final_norm_ = placed.final_norm;
+  head_ = placed.head;
+  layers_ = std::move(placed.layers);
+}
+
+}  // namespace spectx::llama

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <vector>
+
+#include "llama/config.hpp"
+#include "spectx/backend.hpp"
+#include "spectx/io/gguf.hpp"
+
+namespace spectx::llama {
+
+/// One layer's matrices, [out, in]; those that read the same input are one.
+struct LayerWeights {
+  TensorView attention_norm;  // [hidden] f32
+  TensorView qkv;             // [q | k | v, hidden], rows of q and k for half-split RoPE
+  TensorView output;          // [hidden, query_heads * v_dim]
+  TensorView mlp_norm;        // [hidden] f32
+  TensorView gate_up;         // [gate | up, hidden]
+  TensorView down;            // [hidden, feed_forward]
+};
+
+/// A decoder's weights in device memory. Immutable; owns one allocation, which must not outlive the
+/// backend.
+class LlamaWeights {
+ public:
+  /// Decodes the file's tensors, a few rows at a time, into `dtype` (f32, f16 or bf16); norms stay
+  /// f32. Throws FileError that names the tensor and its dimensions where they are not the
+  /// config's, Unsupported for a tensor that the decoder does not know, OutOfMemory.
+  LlamaWeights(Backend& backend, const io::Gguf& file, const LlamaConfig& config, DType dtype,
+               StreamView stream);
+
+  /// Bytes of device memory that they take.
+  static index_t bytes(const LlamaConfig& config, DType dtype);
+
+  const LlamaConfig& config() const noexcept { return config_; }
+  DType dtype() const noexcept { return dtype_; }
+  const TensorView& embeddings() const noexcept { return embeddings_; }  // [vocabulary, hidden]
+  const LayerWeights& layer(index_t l) const { return layers_[static_cast<std::size_t>(l)]; }
+  const TensorView& final_norm() const noexcept { return final_norm_; }  // [hidden] f32
+  const TensorView& head() const noexcept { return head_; }              // [vocabulary, hidden]
+  index_t bytes() const noexcept { return storage_.bytes(); }
+
+ private:
+  LlamaConfig config_;
+  DType dtype_;
+  Buffer storage_;
+  TensorView embeddings_;
+  TensorView final_norm_;
+  TensorView head_;
+  std::vector<LayerWeights> layers_;
+};
+
+}  // namespace spectx::llama
