@@ -19,7 +19,7 @@ namespace spectx {
 struct EmbedArgs {
   TensorView table;                  // [vocabulary, hidden]
   Array<const std::int32_t> tokens;  // a token outside the table gives a row of zeros
-  Array<const std::int32_t> row_index;
+  Array<const std::int32_t> row_index{};
   TensorView out;  // [rows, hidden]
 };
 /// out = x w^T + beta out
@@ -40,7 +40,7 @@ struct RmsNormArgs {
 struct RopeArgs {
   TensorView x;                        // [rows, heads, dim]
   Array<const std::int32_t> position;  // of the batch
-  Array<const std::int32_t> row_index;
+  Array<const std::int32_t> row_index{};
   Array<const float> frequency;  // [dim / 2], of rope_frequencies()
   float magnitude = 1;           // multiplies cos and sin
   index_t position_offset = 0;
@@ -61,10 +61,10 @@ struct ArgmaxArgs {
 /// Writes K and V where the step's rows live: by token where the group is resident or the item
 /// reads everything, else into the slots that update_slots gave them.
 struct AppendRowsArgs {
-  TensorView k;  // [rows, kv_heads, k_dim]
-  TensorView v;  // [rows, kv_heads, v_dim]; absent: keys only
+  TensorView k;    // [rows, kv_heads, k_dim]
+  TensorView v{};  // [rows, kv_heads, v_dim]; absent: keys only
   const Batch* batch = nullptr;
-  Array<const std::int32_t> row_index;
+  Array<const std::int32_t> row_index{};
   KVView to;
   const std::int32_t* slot_of_token = nullptr;  // [max_requests, kv_heads, max_length]
   index_t max_length = 0;
@@ -90,9 +90,9 @@ struct TopKArgs {
   TensorView scores;  // [items, head_kv_heads, max_length] f32
   const Batch* batch = nullptr;
   SelectionConfig rule;
-  Array<const std::int32_t> head_of_kv_head;  // [kv_heads] row of scores that serves a KV head
-  Selection out;                              // ids and counts written
-  std::int32_t* saw_nan = nullptr;            // [1], set to 1 and never cleared
+  Array<const std::int32_t> head_of_kv_head{};  // [kv_heads] row of scores that serves a KV head
+  Selection out;                                // ids and counts written
+  std::int32_t* saw_nan = nullptr;              // [1], set to 1 and never cleared
 };
 /// coverage = the selection's softmax mass of each query head; min and mean over the group; 1 where
 /// everything is read.
@@ -102,7 +102,7 @@ struct CoverageArgs {
   const Batch* batch = nullptr;
   float scale = 1;
   TensorView log_sum;  // [leads, query_heads] f32, of score
-  Array<const std::int32_t> head_of_kv_head;
+  Array<const std::int32_t> head_of_kv_head{};
   Selection selection;  // coverage written
 };
 /// ring[request, position % ring_rows] = rows, for the last ring_rows rows of every item.
@@ -121,7 +121,8 @@ struct LoadRingArgs {
 /// i-th missing id in ascending order takes the i-th slot of (free ones ascending, then the oldest
 /// by last_used, ties to the lower slot). Slots of this selection and, in a request with offloaded
 /// groups, rows that are not durable are never taken. The step's own rows get a slot and are no
-/// misses. Ticks the clock.
+/// misses. Tokens >= the item's length, left by a batch that was not ended, are forgotten first.
+/// Ticks the clock.
 struct UpdateSlotsArgs {
   const Batch* batch = nullptr;
   Selection selection;

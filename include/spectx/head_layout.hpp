@@ -34,7 +34,7 @@ struct HeadLayout {
   index_t ids_bytes;       // [max_requests, target kv_heads, budget] int32
   index_t count_bytes;     // [max_requests, target kv_heads] int32
   index_t coverage_bytes;  // [max_requests, target kv_heads, 2] f32
-  index_t constant_bytes;  // RoPE frequencies, head map, NaN flag
+  index_t constant_bytes;  // RoPE frequencies, head map, fed leads, NaN flag
 };
 
 inline HeadLayout::HeadLayout(const ModelShape& shape, const PoolPlan& plan, const HeadShape& head,

@@ -26,6 +26,16 @@ class PageStore {
     while (free_pages() < pages) grow();
   }
 
+  /// The same without the exception: false if there is no room.
+  bool try_reserve(index_t pages) {
+    try {
+      reserve(pages);
+    } catch (const OutOfMemory&) {
+      return false;
+    }
+    return true;
+  }
+
   /// One of the reserved pages.
   std::byte* take() noexcept {
     std::byte* page = free_.back();

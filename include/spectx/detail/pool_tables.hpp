@@ -30,6 +30,7 @@ class PoolTables {
     resident_groups_.assign(requests, static_cast<std::int32_t>(layout.groups));
     durable_.assign(requests, 0);
     dirty_.assign(requests, false);
+    durable_dirty_.assign(requests, false);
 
     Carver carver(block_.data());
     device_pages_ = carver.take<std::byte*>(layout.page_table_bytes);
@@ -60,9 +61,19 @@ class PoolTables {
   }
   std::int32_t& resident_groups(RequestId r) { return resident_groups_[index(r)]; }
   std::int32_t resident_groups(RequestId r) const { return resident_groups_[index(r)]; }
-  std::int32_t& durable(RequestId r) { return durable_[index(r)]; }
-  std::int32_t durable(RequestId r) const { return durable_[index(r)]; }
   void mark(RequestId r) { dirty_[index(r)] = true; }
+
+  index_t durable(RequestId r) const { return durable_[index(r)]; }
+  /// The host decides: goes to the device with the next upload.
+  void set_durable(RequestId r, index_t rows) {
+    durable_[index(r)] = static_cast<std::int32_t>(rows);
+    durable_dirty_[index(r)] = true;
+    mark(r);
+  }
+  /// The device has decided the same: nothing to send, which could overtake rows on their way.
+  void follow_durable(RequestId r, index_t rows) {
+    durable_[index(r)] = static_cast<std::int32_t>(rows);
+  }
 
   /// Copies the marked requests' rows to the device. Async on `stream`.
   void upload(StreamView stream) {
@@ -76,8 +87,9 @@ class PoolTables {
       }
       send(device_keys_, keys_, r, static_cast<std::size_t>(layout_.key_pages), stream);
       send(device_resident_groups_, resident_groups_, r, 1, stream);
-      send(view_.durable, durable_, r, 1, stream);
+      if (durable_dirty_[r]) send(view_.durable, durable_, r, 1, stream);
       dirty_[r] = false;
+      durable_dirty_[r] = false;
     }
   }
 
@@ -137,7 +149,7 @@ class PoolTables {
   bool two_tiers_;
   std::vector<std::byte*> pages_, host_pages_, next_pages_, keys_;
   std::vector<std::int32_t> resident_groups_, durable_;
-  std::vector<bool> dirty_;
+  std::vector<bool> dirty_, durable_dirty_;
   std::byte** device_pages_ = nullptr;
   std::byte** device_host_pages_ = nullptr;
   std::byte** device_next_pages_ = nullptr;

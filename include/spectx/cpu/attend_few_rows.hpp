@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <Eigen/Core>
+
+#include "spectx/cpu/context.hpp"
+#include "spectx/cpu/kv_rows.hpp"
+
+namespace spectx::cpu {
+
+/// Attention of items with few rows: decode, verification of drafts. Bound by the reading of K and
+/// V. Ranks are cut into splits of a fixed size; each gives a partial softmax, and the partials of a
+/// row are combined in ascending order, so that a result depends on the rows that it sees and on
+/// nothing else.
+template <class T>
+class AttendFewRows {
+ public:
+  AttendFewRows(const AttendArgs& a, Context& context) noexcept
+      : a_(a), shape_(a), context_(context) {}
+
+  /// All items that have a row and at most `most_rows`.
+  void run(index_t most_rows) {
+    const index_t last = num_items(*a_.batch);
+    for (index_t first = 0; first < last;) {
+      first = plan(first, last, most_rows);
+      context_.for_each(num_tasks_, [&](index_t task, int thread) { attend(task, thread); });
+      const index_t heads = num_rows_ * shape_.query_heads;
+      const index_t head_bytes = num_partials_ * partial_floats() * 4 / std::max(heads, index_t{1});
+      context_.for_ranges(heads, head_bytes, [&](index_t begin, index_t end, int) {
+        for (index_t i = begin; i < end; ++i) {
+          combine(i / shape_.query_heads, i % shape_.query_heads);
+        }
+      });
+    }
+  }
+
+ private:
+  using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  using Block = Eigen::Map<const Matrix, Eigen::Aligned64, Eigen::OuterStride<>>;
+  using Vector = Eigen::Map<Eigen::VectorXf, Eigen::Aligned64>;
+  using ConstVector = Eigen::Map<const Eigen::VectorXf, Eigen::Aligned64>;
+
+  static constexpr index_t kSplitRanks = 128;
+  static constexpr index_t kBlockRanks = 32;  // as floats, K and V stay in the nearest cache
+  static constexpr index_t kHeader = 16;      // floats before a partial's V: a cache line
+  static constexpr index_t kMostPartialFloats = index_t{1} << 22;  // 16 MiB, but for a single item
+
+  /// What the tasks of one item need.
+  struct Item {
+    index_t item, row_begin, rows;
+    index_t splits;  // of its longest head
+    index_t first_row, first_partial, first_task;
+  };
+
+  index_t partial_floats() const noexcept { return kHeader + padded<float>(shape_.v_dim); }
+
+  /// [largest score, sum of weights, unused to kHeader, weighted V]
+  float* partial(const Item& item, index_t row, index_t query_head, index_t split) const noexcept {
+    const index_t i = (row * shape_.query_heads + query_head) * item.splits + split;
+    return partials_ + (item.first_partial + i) * partial_floats();
+  }
+  KVRows rows_of(const Item& item, index_t head) const noexcept {
+    return {a_.kv, item.item, a_.batch->request.data[item.item], head};
+  }
+  index_t position(const Item& item, index_t row) const noexcept {
+    return a_.batch->position.data[item.row_begin + row];
+  }
+
+  Item measure(index_t i) const noexcept {
+    Item item{};
+    item.item = i;
+    item.row_begin = a_.batch->row_begin.data[i];
+    item.rows = a_.batch->row_begin.data[i + 1] - item.row_begin;
+    index_t longest = 1;
+    for (index_t h = 0; h < a_.kv.kv_heads && item.rows > 0; ++h) {
+      longest = std::max(longest, rows_of(item, h).visible(position(item, item.rows - 1)));
+    }
+    item.splits = (longest + kSplitRanks - 1) / kSplitRanks;
+    return item;
+  }
+
+  /// Takes items from `first` on, until their partials fill the scratch; returns the next one.
+  index_t plan(index_t first, index_t last, index_t most_rows) {
+    const auto partials_of = [&](const Item& item) {
+      return item.rows > most_rows ? 0 : item.rows * shape_.query_heads * item.splits;
+    };
+    index_t end = first;
+    for (num_partials_ = 0; end < last; ++end) {
+      const index_t more = partials_of(measure(end));
+      if (num_partials_ > 0 && (num_partials_ + more) * partial_floats() > kMostPartialFloats) break;
+      num_partials_ += more;
+    }
+    const index_t item_bytes = padded<std::byte>((end - first) * index_t{sizeof(Item)});
+    Carver carver(context_.shared().reserve(item_bytes + num_partials_ * partial_floats() * 4));
+    items_ = carver.take<Item>(end - first);
+    partials_ = carver.take<float>(num_partials_ * partial_floats());
+
+    const index_t all_splits = num_partials_ * a_.kv.kv_heads / shape_.query_heads;
+    task_splits_ = std::clamp(all_splits / (8 * context_.threads()), index_t{1}, index_t{8});
+    num_items_ = num_rows_ = num_tasks_ = num_partials_ = 0;
+    for (index_t i = first; i < end; ++i) {
+      Item item = measure(i);
+      if (partials_of(item) == 0) continue;
+      item.first_row = num_rows_;
+      item.first_partial = num_partials_;
+      item.first_task = num_tasks_;
+      num_rows_ += item.rows;
+      num_partials_ += partials_of(item);
+      num_tasks_ += a_.kv.kv_heads * tasks_a_head(item);
+      items_[num_items_++] = item;
+    }
+    return end;
+  }
+
+  index_t tasks_a_head(const Item& item) const noexcept {
+    return (item.splits + task_splits_ - 1) / task_splits_;
+  }
+
+  /// The item of a task or row: the last one that does not begin after it.
+  const Item& item_of(index_t Item::*first, index_t i) const noexcept {
+    const Item* const after = std::upper_bound(
+        items_, items_ + num_items_, i,
+        [first](index_t value, const Item& item) { return value < item.*first; });
+    return after[-1];
+  }
+
+  /// Some neighbouring splits of one KV head of one item.
+  void attend(index_t task, int thread) {
+    const Item& item = item_of(&Item::first_task, task);
+    const index_t in_item = task - item.first_task;
+    const index_t head = in_item / tasks_a_head(item);
+    const index_t first_split = in_item % tasks_a_head(item) * task_splits_;
+    const index_t last_split = std::min(first_split + task_splits_, item.splits);
+    const index_t k_stride = padded<float>(shape_.k_dim);
+    const index_t v_stride = padded<float>(shape_.v_dim);
+    const index_t floats = (item.rows * shape_.group + kBlockRanks) * k_stride +
+                           kBlockRanks * v_stride + kBlockRanks;
+    Carver carver(context_.of_thread(thread).reserve(floats * 4));
+    float* const q = carver.take<float>(item.rows * shape_.group * k_stride);
+    float* const k = carver.take<float>(kBlockRanks * k_stride);
+    float* const v = carver.take<float>(kBlockRanks * v_stride);
+    float* const weights = carver.take<float>(kBlockRanks);
+    load_queries(item, head, q);
+
+    const KVRows rows = rows_of(item, head);
+    const index_t seen = rows.visible(position(item, item.rows - 1));
+    const index_t last = std::min(last_split * kSplitRanks, seen);
+    for (index_t begin = first_split * kSplitRanks; begin < last; begin += kBlockRanks) {
+      const index_t count = std::min(kBlockRanks, last - begin);
+      rows.load<T>(begin, count, last, k, k_stride, v, v_stride);
+      for (index_t r = 0; r < item.rows; ++r) {
+        const index_t visible = std::min(count, rows.visible(position(item, r)) - begin);
+        if (visible <= 0) continue;
+        const Block keys(k, visible, shape_.k_dim, Eigen::OuterStride<>(k_stride));
+        const Block values(v, visible, shape_.v_dim, Eigen::OuterStride<>(v_stride));
+        for (index_t g = 0; g < shape_.group; ++g) {
+          const ConstVector query(q + (r * shape_.group + g) * k_stride, shape_.k_dim);
+          float* const to =
+              partial(item, r, head * shape_.group + g, begin / kSplitRanks);
+          accumulate(query, keys, values, begin % kSplitRanks == 0, weights, to);
+        }
+      }
+    }
+  }
+
+  /// The queries of one KV head, scaled.
+  void load_queries(const Item& item, index_t head, float* q) const noexcept {
+    const index_t stride = padded<float>(shape_.k_dim);
+    for (index_t i = 0; i < item.rows * shape_.group; ++i) {
+      const float* const from = row<const float>(a_.q, item.row_begin + i / shape_.group,
+                                                 head * shape_.group + i % shape_.group);
+      for (index_t d = 0; d < shape_.k_dim; ++d) q[i * stride + d] = from[d] * shape_.scale;
+    }
+  }
+
+  /// Adds a block of rows to a partial, or begins it.
+  static void accumulate(const ConstVector& query, const Block& keys, const Block& values,
+                         bool is_first, float* weights, float* partial) {
+    Vector w(weights, keys.rows());
+    Vector sum(partial + kHeader, values.cols());
+    w.noalias() = keys * query;
+    const float block_max = w.maxCoeff();
+    const float largest = is_first ? block_max : std::max(partial[0], block_max);
+    w.array() = (w.array() - largest).exp();
+    if (is_first) {
+      partial[1] = w.sum();
+      sum.noalias() = values.transpose() * w;
+    } else {
+      const float shrink = std::exp(partial[0] - largest);
+      partial[1] = partial[1] * shrink + w.sum();
+      sum *= shrink;
+      sum.noalias() += values.transpose() * w;
+    }
+    partial[0] = largest;
+  }
+
+  void combine(index_t row_index, index_t query_head) {
+    const Item& item = item_of(&Item::first_row, row_index);
+    const index_t r = row_index - item.first_row;
+    const index_t visible = rows_of(item, query_head / shape_.group).visible(position(item, r));
+    const index_t splits = (visible + kSplitRanks - 1) / kSplitRanks;
+    Eigen::Map<Eigen::VectorXf> out(row(a_.out, item.row_begin + r, query_head), shape_.v_dim);
+    out.setZero();
+    if (splits == 0) return;
+    float largest = partial(item, r, query_head, 0)[0];
+    for (index_t s = 1; s < splits; ++s) {
+      largest = std::max(largest, partial(item, r, query_head, s)[0]);
+    }
+    float weight = 0;
+    for (index_t s = 0; s < splits; ++s) {
+      const float* const from = partial(item, r, query_head, s);
+      const float share = std::exp(from[0] - largest);
+      weight += share * from[1];
+      out += share * ConstVector(from + kHeader, shape_.v_dim);
+    }
+    out /= weight;
+  }
+
+  const AttendArgs& a_;
+  AttendShape shape_;
+  Context& context_;
+  Item* items_ = nullptr;
+  float* partials_ = nullptr;
+  index_t num_items_ = 0, num_rows_ = 0, num_tasks_ = 0, num_partials_ = 0;
+  index_t task_splits_ = 1;
+};
+
+}  // namespace spectx::cpu

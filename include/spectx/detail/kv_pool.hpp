@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The bodies of KVPool; include spectx/kv_pool.hpp.
+#include "spectx/kv_pool.hpp"
+
+namespace spectx {
+
+inline KVPool::KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan,
+                      Memories memories, const Stream& setup)
+    : backend_(backend),
+      shape_(checked(shape)),
+      plan_(checked(plan)),
+      layout_(shape_, plan_),
+      book_(backend, shape_, plan_, layout_, memories, setup),
+      mover_(backend, book_, plan_, layout_),
+      writer_(backend, plan_, layout_, memories.device),
+      requests_(static_cast<std::size_t>(plan_.max_requests)) {
+  for (index_t layer = 0; layer < shape_.layers; ++layer) {
+    const bool is_cached = shape_.kind(layer) == AttentionKind::full;
+    cached_layer_.push_back(is_cached ? num_cached_layers_++ : -1);
+  }
+  needs_.reserve(requests_.size());
+  scheduled_.reserve(requests_.size());
+  backend_.synchronize(setup);
+}
+
+inline const PoolPlan& KVPool::checked(const PoolPlan& plan) const {
+  check_selection(plan.selection);
+  expects(plan.max_requests > 0 && plan.max_length > 0 && plan.max_step_rows > 0,
+          "KVPool: the plan needs max_requests, max_length and max_step_rows");
+  expects(plan.max_length < index_t{1} << 31, "KVPool: max_length must fit 31 bits");
+  expects(plan.page_rows > 0 && plan.group_layers > 0,
+          "KVPool: the plan needs page_rows and group_layers");
+  expects(plan.arena_pages > 2 * plan.staging_pages, "KVPool: the plan has no arena pages");
+  const PoolLayout layout(shape_, plan);
+  expects(plan.head_kv_heads == 0 || layout.key_page_rows > 0,
+          "KVPool: a page is smaller than one row of the head's keys");
+  if (plan.has_host_tier()) {
+    expects(plan.slots % plan.page_rows == 0, "KVPool: slots must be whole pages");
+    expects(plan.slots >= plan.selection.budget, "KVPool: slots must hold the budget");
+    expects(plan.write_batch > 0 && plan.write_batch < plan.selection.recent_window,
+            "KVPool: recent_window must be larger than write_batch");
+    if (plan.host_dtype != shape_.dtype) {
+      throw Unsupported("KVPool: a host tier of another type than the rows is not supported");
+    }
+  }
+  return plan;
+}
+
+inline RequestId KVPool::open(index_t final_length) {
+  expects(final_length > 0 && final_length <= plan_.max_length,
+          "KVPool::open: final_length must be in [1, max_length]");
+  for (std::size_t i = 0; i < requests_.size(); ++i) {
+    if (requests_[i].is_open) continue;
+    requests_[i] = Request{};
+    requests_[i].is_open = true;
+    requests_[i].final_length = final_length;
+    refresh_needs();
+    return id(i);
+  }
+  throw InvalidArgument("KVPool::open: max_requests requests are open");
+}
+
+inline void KVPool::close(RequestId request, StreamView stream) noexcept {
+  if (request.value < 0 || request.value >= plan_.max_requests) return;
+  Request& r = requests_[static_cast<std::size_t>(request.value)];
+  if (!r.is_open) return;
+  follow_copies(stream);
+  mover_.drop(request, stream);
+  if (plan_.has_host_tier()) {
+    backend_.forget_slots({.pool = view(), .request = request, .first = 0}, stream);
+  }
+  book_.release(request, !r.is_parked);
+  r = Request{};
+  refresh_needs();
+}
+
+inline void KVPool::rewind(RequestId request, index_t length, StreamView stream) {
+  Request& r = at(request);
+  expects(length >= 0 && length <= r.length,
+          "KVPool::rewind: length must be in [0, the request's length]");
+  expects(!r.is_parked, "KVPool::rewind: the request is parked");
+  follow_copies(stream);
+  mover_.drop(request, stream);
+  if (plan_.has_host_tier()) {
+    backend_.forget_slots({.pool = view(), .request = request, .first = length}, stream);
+  }
+  book_.shrink(request, length);
+  book_.tables.set_durable(request, std::min(book_.tables.durable(request), length));
+  r.length = length;
+  refresh_needs();
+}
+
+inline RequestState KVPool::state(RequestId request) const {
+  const Request& r = at(request);
+  if (r.is_parked) return RequestState::parked;
+  if (is_resident(request)) return RequestState::ready;
+  if (r.warmed && !backend_.is_done(*r.warmed)) return RequestState::warming;
+  return r.is_cold ? RequestState::prefill : RequestState::ready;
+}
+
+inline PoolStats KVPool::stats() const noexcept {
+  return {.device_used = book_.arena.used_bytes(),
+          .device_total = book_.arena.allocated_bytes() + layout_.table_bytes(),
+          .host_used = book_.host.used_bytes(),
+          .host_total = book_.host.allocated_bytes(),
+          .stalled_batches = stalled_batches_};
+}
+
+inline KVView KVPool::layer_view(index_t layer) const {
+  const index_t group = group_of(layer);
+  expects(group >= 0, "KVPool::layer_view: the layer has no full attention");
+  const index_t in_group =
+      cached_layer_[static_cast<std::size_t>(layer)] - group * plan_.group_layers;
+  const index_t k_offset = in_group * shape_.kv_heads * plan_.page_rows * layout_.row_bytes;
+  return {.table = view().pages + group * layout_.page_table_columns,
+          .table_stride = layout_.groups * layout_.page_table_columns,
+          .page_rows = plan_.page_rows,
+          .k_offset = k_offset,
+          .v_offset = k_offset + shape_.k_dim * dtype_bytes(shape_.dtype),
+          .row_stride = layout_.row_bytes,
+          .head_stride = plan_.page_rows * layout_.row_bytes,
+          .dtype = shape_.dtype,
+          .kv_heads = shape_.kv_heads,
+          .k_dim = shape_.k_dim,
+          .v_dim = shape_.v_dim,
+          .resident_groups = view().resident_groups,
+          .group = group};
+}
+
+inline KVView KVPool::key_view() const {
+  expects(plan_.head_kv_heads > 0, "KVPool::key_view: the plan has no retrieval head");
+  const index_t row_bytes = plan_.head_k_dim * dtype_bytes(shape_.dtype);
+  return {.table = book_.tables.key_table(),
+          .table_stride = layout_.key_pages,
+          .page_rows = layout_.key_page_rows,
+          .row_stride = row_bytes,
+          .head_stride = layout_.key_page_rows * row_bytes,
+          .dtype = shape_.dtype,
+          .kv_heads = plan_.head_kv_heads,
+          .k_dim = plan_.head_k_dim};
+}
+
+inline ScheduledItem KVPool::check_item(const BatchItem& item) const {
+  const Request& r = at(item.request);
+  const auto rows = static_cast<index_t>(item.tokens.size());
+  expects(rows > 0, "KVPool::schedule: an item has no tokens");
+  expects(!r.is_parked, "KVPool::schedule: the request is parked");
+  expects(state(item.request) != RequestState::warming, "KVPool::schedule: the request is warming");
+  expects(r.length + rows <= r.final_length,
+          "KVPool::schedule: the request grows past its final_length");
+  for (const std::int32_t token : item.tokens) {
+    expects(token >= 0 && token < shape_.vocabulary,
+            "KVPool::schedule: a token is not in the vocabulary");
+  }
+  for (const ScheduledItem& other : scheduled_) {
+    expects(!(other.request == item.request), "KVPool::schedule: a request has two items");
+  }
+  const bool is_offloaded = !is_resident(item.request);
+  const bool selects = !item.is_dense && (is_offloaded || r.length + rows > plan_.selection.budget);
+  const index_t waiting = is_offloaded ? plan_.write_batch : 0;
+  expects(!selects || waiting + rows <= plan_.selection.recent_window,
+          "KVPool::schedule: recent_window must hold an item's rows and the rows of a write batch");
+  return {.request = item.request,
+          .first = r.length,
+          .rows = rows,
+          .is_dense = item.is_dense,
+          .selects = selects};
+}
+
+inline const Batch& KVPool::schedule(std::span<const BatchItem> items, StreamView stream) {
+  settle_moves(stream, /*wait=*/false);
+  scheduled_.clear();
+  expects(static_cast<index_t>(items.size()) <= plan_.max_requests,
+          "KVPool::schedule: more items than max_requests");
+  index_t rows = 0;
+  for (const BatchItem& item : items) {
+    scheduled_.push_back(check_item(item));
+    rows += scheduled_.back().rows;
+  }
+  expects(rows <= plan_.max_step_rows, "KVPool::schedule: more rows than max_step_rows");
+  reserve(stream);
+  index_t staged_pages = 0;
+  for (const ScheduledItem& item : scheduled_) {
+    book_.grow(item.request, item.first + item.rows);
+    show(item, staged_pages, stream);
+  }
+  book_.tables.upload(stream);
+  return writer_.write(items, scheduled_, stream);
+}
+
+/// Makes the pages free that scheduled_ will take; throws OutOfMemory before anything changed.
+inline void KVPool::reserve(StreamView stream) {
+  for (bool is_second_try = false;; is_second_try = true) {
+    detail::PageBook::Pages need;
+    index_t staged = 0;
+    for (const ScheduledItem& item : scheduled_) {
+      const auto pages = book_.missing(item.request, item.first + item.rows);
+      need.device += pages.device;
+      need.host += pages.host;
+      if (!item.selects && !is_resident(item.request)) {
+        staged += ceil_div(item.first + item.rows, plan_.page_rows);
+      }
+    }
+    if (staged > plan_.staging_pages) {
+      throw OutOfMemory(Tier::device, staged * layout_.page_bytes,
+                        plan_.staging_pages * layout_.page_bytes);
+    }
+    book_.host.reserve(need.host);
+    if (need.device <= book_.arena.free_pages()) return;
+    if (is_second_try || !mover_.is_any_leaving()) {
+      book_.arena.throw_out_of_memory(need.device);
+    }
+    ++stalled_batches_;
+    settle_moves(stream, /*wait=*/true);
+    // A request whose group left now reads a selection.
+    for (ScheduledItem& item : scheduled_) {
+      item.selects = item.selects || (!item.is_dense && !is_resident(item.request));
+    }
+  }
+}
+
+/// Offloaded groups are read in slots by items that select, else in the staging sets.
+inline void KVPool::show(const ScheduledItem& item, index_t& staged_pages, StreamView stream) {
+  if (is_resident(item.request)) return;
+  Request& r = at(item.request);
+  if (!item.selects) {
+    show_staging(item, staged_pages, stream);
+  } else if (r.is_staged) {
+    book_.show_slots(item.request);
+    r.is_staged = false;
+  }
+}
+
+/// Staging is filled from the host tier, so rows that are only in slots go there first.
+inline void KVPool::show_staging(const ScheduledItem& item, index_t& staged_pages,
+                                 StreamView stream) {
+  const RequestId id = item.request;
+  const index_t durable = book_.tables.durable(id);
+  follow_copies(stream);
+  for (index_t g = resident_groups(id); durable < item.first && g < layout_.groups; ++g) {
+    mover_.copy_rows(id, g, mover_.slots(id, g), mover_.host(id, g), durable, item.first, stream);
+  }
+  book_.tables.set_durable(id, item.first);
+  backend_.forget_slots({.pool = view(), .request = id, .first = item.first}, stream);
+  const index_t pages = ceil_div(item.first + item.rows, plan_.page_rows);
+  book_.show_staging(id, staged_pages, pages);
+  staged_pages += pages;
+  at(id).is_staged = true;
+}
+
+inline void KVPool::refresh_needs() {
+  needs_.clear();
+  for (std::size_t i = 0; i < requests_.size(); ++i) {
+    const Request& r = requests_[i];
+    if (!r.is_open) continue;
+    needs_.push_back({.request = id(i),
+                      .length = r.length,
+                      .final_length = r.final_length,
+                      .resident_groups = book_.tables.resident_groups(id(i)),
+                      .is_parked = r.is_parked});
+  }
+}
+
+/// Rows that were staged have gone to the host tier; the others follow ScatterRowsArgs' rule.
+inline void KVPool::advance(const Batch& batch) {
+  for (const ScheduledItem& item : batch.items) {
+    Request& r = at(item.request);
+    r.length = item.first + item.rows;
+    if (is_resident(item.request)) continue;
+    r.is_cold = !item.selects;
+    if (!item.selects) {
+      book_.tables.set_durable(item.request, r.length);
+    } else if (r.length - book_.tables.durable(item.request) >= plan_.write_batch) {
+      book_.tables.follow_durable(item.request, r.length);
+    }
+  }
+  refresh_needs();
+}
+
+inline void KVPool::settle_moves(StreamView stream, bool wait) {
+  bool is_any = false;
+  for (std::size_t i = 0; i < requests_.size(); ++i) {
+    if (!requests_[i].is_open || !mover_.is_moving(id(i))) continue;
+    if (!is_any) follow_copies(stream);
+    is_any = true;
+    Request& r = requests_[i];
+    const bool was_resident = is_resident(id(i));
+    if (mover_.settle(id(i), r.length, stream, wait)) {
+      r.is_staged = false;
+      // The slot map of a long request was kept up to date while everything was resident.
+      if (was_resident) r.is_cold = r.length <= plan_.selection.budget;
+    }
+  }
+  if (is_any) refresh_needs();
+}
+
+inline void KVPool::start_move(RequestId request, index_t target, StreamView stream,
+                               StreamView copy_stream) {
+  const Request& r = at(request);
+  if (r.is_parked || mover_.is_moving(request)) return;
+  expects(target >= 0 && target <= layout_.groups,
+          "PrefetchPipeline::apply: resident_groups must be in [0, groups]");
+  if (target == book_.tables.resident_groups(request)) return;
+  expects(plan_.has_host_tier(), "PrefetchPipeline::apply: the pool has no host tier");
+  mover_.start(request, r.length, target, stream, copy_stream);
+  if (r.length == 0) settle_moves(stream, /*wait=*/true);
+}
+
+inline void KVPool::park(RequestId request, StreamView stream) {
+  Request& r = at(request);
+  if (!plan_.has_host_tier())
+    throw Unsupported("PrefetchPipeline::park: the pool has no host tier");
+  expects(!r.is_parked, "PrefetchPipeline::park: the request is parked already");
+  follow_copies(stream);
+  mover_.park(request, r.length, stream);
+  r.is_parked = true;
+  r.is_staged = false;
+  refresh_needs();
+}
+
+inline void KVPool::resume(RequestId request, StreamView stream) {
+  Request& r = at(request);
+  expects(r.is_parked, "PrefetchPipeline::resume: the request is not parked");
+  book_.arena.reserve(layout_.groups * layout_.slot_pages);
+  book_.finish_resume(request);
+  book_.tables.upload(stream);
+  r.is_parked = false;
+  r.is_cold = true;
+  refresh_needs();
+}
+
+}  // namespace spectx

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "spectx/detail/page_store.hpp"
+#include "spectx/detail/pool_tables.hpp"
+
+namespace spectx::detail {
+
+/// Who holds which pages, of both tiers. Token pages: every resident group of a request holds the
+/// same number. Slot pages and host pages: every offloaded group likewise. A group that is changing
+/// its tier holds what it comes from and, under `next`, what it goes to. Callers reserve first, so
+/// that nothing here fails half-way.
+class PageBook {
+ public:
+  PageBook(Backend& backend, const ModelShape& shape, const PoolPlan& plan,
+           const PoolLayout& layout, Memories memories, StreamView stream)
+      : plan_(plan),
+        layout_(layout),
+        arena(memories.device, Tier::device, layout.page_bytes, plan.arena_pages, plan.arena_pages),
+        host(memories.host, Tier::host, layout.page_bytes, plan.host_pages,
+             std::max<index_t>(1, kHostChunkBytes / layout.page_bytes)),
+        tables(backend, shape, plan, layout, memories.device, stream),
+        held_(static_cast<std::size_t>(plan.max_requests)) {
+    arena.reserve(plan.arena_pages);
+    slot_pages_.resize(
+        static_cast<std::size_t>(plan.max_requests * layout.groups * layout.slot_pages));
+    for (auto& set : staging_) {
+      for (index_t i = 0; i < plan.staging_pages; ++i) set.push_back(arena.take());
+    }
+  }
+
+  struct Pages {
+    index_t device = 0, host = 0;
+  };
+
+  /// Pages that rows up to `length` need beyond what the request holds.
+  Pages missing(RequestId r, index_t length) const {
+    const Held& h = held(r);
+    const index_t pages = ceil_div(length, plan_.page_rows);
+    const index_t keys = layout_.key_page_rows == 0 ? 0 : ceil_div(length, layout_.key_page_rows);
+    const index_t resident = tables.resident_groups(r);
+    Pages n;
+    n.device =
+        std::max<index_t>(0, pages - h.tokens) * resident + std::max<index_t>(0, keys - h.keys);
+    n.host = std::max<index_t>(0, pages - h.host) * (layout_.groups - resident);
+    return n;
+  }
+
+  /// Takes them. Reserved by the caller.
+  void grow(RequestId r, index_t length) {
+    Held& h = held(r);
+    const index_t pages = ceil_div(length, plan_.page_rows);
+    const index_t resident = tables.resident_groups(r);
+    for (; h.tokens < pages; ++h.tokens) {
+      for (index_t g = 0; g < resident; ++g) tables.page(r, g, h.tokens) = arena.take();
+      tables.mark(r);
+    }
+    for (; h.host < pages && resident < layout_.groups; ++h.host) {
+      for (index_t g = resident; g < layout_.groups; ++g) {
+        tables.host_page(r, g, h.host) = host.take();
+      }
+      tables.mark(r);
+    }
+    for (; layout_.key_page_rows > 0 && h.keys * layout_.key_page_rows < length; ++h.keys) {
+      tables.key_page(r, h.keys) = arena.take();
+      tables.mark(r);
+    }
+  }
+
+  /// Gives back what rows from `length` on held.
+  void shrink(RequestId r, index_t length) noexcept {
+    Held& h = held(r);
+    const index_t pages = ceil_div(length, plan_.page_rows);
+    const index_t resident = tables.resident_groups(r);
+    while (h.tokens > pages) {
+      --h.tokens;
+      for (index_t g = 0; g < resident; ++g) arena.give(tables.page(r, g, h.tokens));
+    }
+    while (h.host > pages && resident < layout_.groups) {
+      --h.host;
+      for (index_t g = resident; g < layout_.groups; ++g) host.give(tables.host_page(r, g, h.host));
+    }
+    while (h.keys > 0 && (h.keys - 1) * layout_.key_page_rows >= length) {
+      arena.give(tables.key_page(r, --h.keys));
+    }
+  }
+
+  /// Host pages for `pages` pages of groups [first, last), which are resident. Reserved by the
+  /// caller; `from` are there.
+  void hold_host(RequestId r, index_t first, index_t last, index_t from, index_t pages) {
+    for (index_t g = first; g < last; ++g) {
+      for (index_t i = from; i < pages; ++i) tables.host_page(r, g, i) = host.take();
+    }
+    tables.mark(r);
+  }
+  void drop_host(RequestId r, index_t first, index_t last, index_t pages) noexcept {
+    for (index_t g = first; g < last; ++g) {
+      for (index_t i = 0; i < pages; ++i) host.give(tables.host_page(r, g, i));
+    }
+  }
+
+  /// `pages` pages a group, beside the current ones.
+  void hold_next(RequestId r, index_t first, index_t last, index_t from, index_t pages) {
+    for (index_t g = first; g < last; ++g) {
+      for (index_t i = from; i < pages; ++i) tables.next_page(r, g, i) = arena.take();
+    }
+    tables.mark(r);
+  }
+  void drop_next(RequestId r, index_t first, index_t last, index_t pages) noexcept {
+    for (index_t g = first; g < last; ++g) {
+      for (index_t i = 0; i < pages; ++i) arena.give(tables.next_page(r, g, i));
+    }
+  }
+
+  /// Groups [target, resident) have their slots in `next` and all their rows in host pages: makes
+  /// that current and frees their token pages. `host_pages` are held by each.
+  void finish_down(RequestId r, index_t target, index_t host_pages) {
+    Held& h = held(r);
+    for (index_t g = target; g < tables.resident_groups(r); ++g) {
+      for (index_t i = 0; i < h.tokens; ++i) arena.give(tables.page(r, g, i));
+      for (index_t i = 0; i < layout_.slot_pages; ++i)
+        slot_page(r, g, i) = tables.next_page(r, g, i);
+    }
+    h.host = host_pages;
+    if (target == 0) h.tokens = 0;
+    tables.resident_groups(r) = static_cast<std::int32_t>(target);
+    show_slots(r);
+  }
+  /// Groups [resident, target) have their rows in `next`, `token_pages` each: makes that current
+  /// and frees their slots and host pages.
+  void finish_up(RequestId r, index_t target, index_t token_pages) {
+    Held& h = held(r);
+    const index_t resident = tables.resident_groups(r);
+    for (index_t g = resident; g < target; ++g) {
+      for (index_t i = 0; i < layout_.slot_pages; ++i) arena.give(slot_page(r, g, i));
+      for (index_t i = 0; i < token_pages; ++i) tables.page(r, g, i) = tables.next_page(r, g, i);
+    }
+    drop_host(r, resident, target, h.host);
+    h.tokens = token_pages;
+    if (target == layout_.groups) h.host = 0;
+    tables.resident_groups(r) = static_cast<std::int32_t>(target);
+    tables.mark(r);
+  }
+
+  /// All rows are in `host_pages` host pages a group: frees everything on the device but head keys.
+  void finish_park(RequestId r, index_t host_pages) {
+    Held& h = held(r);
+    const index_t resident = tables.resident_groups(r);
+    for (index_t g = 0; g < layout_.groups; ++g) {
+      const index_t pages = g < resident ? h.tokens : layout_.slot_pages;
+      for (index_t i = 0; i < pages; ++i) {
+        arena.give(g < resident ? tables.page(r, g, i) : slot_page(r, g, i));
+      }
+    }
+    h.host = host_pages;
+    h.tokens = 0;
+    tables.resident_groups(r) = 0;
+    tables.mark(r);
+  }
+  /// Slots for every group of a parked request. Reserved by the caller.
+  void finish_resume(RequestId r) {
+    for (index_t g = 0; g < layout_.groups; ++g) {
+      for (index_t i = 0; i < layout_.slot_pages; ++i) slot_page(r, g, i) = arena.take();
+    }
+    show_slots(r);
+  }
+  /// Everything that an open request holds; it is resident again, and empty.
+  void release(RequestId r, bool has_slots) noexcept {
+    shrink(r, 0);
+    const index_t resident = tables.resident_groups(r);
+    for (index_t g = resident; has_slots && g < layout_.groups; ++g) {
+      for (index_t i = 0; i < layout_.slot_pages; ++i) arena.give(slot_page(r, g, i));
+    }
+    held(r) = {};
+    tables.resident_groups(r) = static_cast<std::int32_t>(layout_.groups);
+    tables.set_durable(r, 0);
+  }
+
+  /// Offloaded groups are read in their slots.
+  void show_slots(RequestId r) {
+    for (index_t g = tables.resident_groups(r); g < layout_.groups; ++g) {
+      for (index_t i = 0; i < layout_.slot_pages; ++i) tables.page(r, g, i) = slot_page(r, g, i);
+    }
+    tables.mark(r);
+  }
+  /// Offloaded groups are read by token in the staging sets, from page `first` of a set on; group g
+  /// uses set g % 2.
+  void show_staging(RequestId r, index_t first, index_t pages) {
+    for (index_t g = tables.resident_groups(r); g < layout_.groups; ++g) {
+      const auto& set = staging_[static_cast<std::size_t>(g % 2)];
+      for (index_t i = 0; i < pages; ++i) {
+        tables.page(r, g, i) = set[static_cast<std::size_t>(first + i)];
+      }
+    }
+    tables.mark(r);
+  }
+
+  index_t token_pages(RequestId r) const { return held(r).tokens; }
+  index_t host_pages(RequestId r) const { return held(r).host; }
+
+ private:
+  static constexpr index_t kHostChunkBytes = index_t{64} << 20;
+
+  struct Held {
+    index_t tokens = 0;  // token pages of each resident group
+    index_t host = 0;    // host pages of each offloaded group
+    index_t keys = 0;    // pages of the retrieval head's keys
+  };
+  Held& held(RequestId r) { return held_[static_cast<std::size_t>(r.value)]; }
+  const Held& held(RequestId r) const { return held_[static_cast<std::size_t>(r.value)]; }
+  std::byte*& slot_page(RequestId r, index_t g, index_t i) {
+    return slot_pages_[static_cast<std::size_t>(
+        (r.value * layout_.groups + g) * layout_.slot_pages + i)];
+  }
+
+  PoolPlan plan_;
+  PoolLayout layout_;
+
+ public:
+  PageStore arena;
+  PageStore host;
+  PoolTables tables;
+
+ private:
+  std::vector<Held> held_;
+  std::vector<std::byte*> slot_pages_;  // [max_requests, groups, slot_pages]
+  std::vector<std::byte*> staging_[2];  // [staging_pages] each
+};
+
+}  // namespace spectx::detail

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The bodies of PrefetchPipeline; include spectx/prefetch_pipeline.hpp.
+#include "spectx/prefetch_pipeline.hpp"
+
+namespace spectx {
+
+inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
+                                          const PipelineConfig& config)
+    : backend_(backend),
+      pool_(pool),
+      config_(config),
+      copy_stream_(backend.make_stream({.high_priority = true})),
+      order_(backend.make_event()),
+      copies_(backend.make_event()),
+      lists_memory_(backend.memories().device, pool.layout().step_list_bytes()),
+      meter_(backend, pool) {
+  expects(config.copy_blocks > 0, "PrefetchPipeline: copy_blocks must be positive");
+  if (!pool.plan().has_host_tier()) return;
+  const PoolLayout& layout = pool.layout();
+  detail::Carver carver(lists_memory_.data());
+  lists_.slot_of_rank = carver.take<std::int32_t>(layout.rank_table_bytes);
+  lists_.miss_ids = carver.take<std::int32_t>(layout.rank_table_bytes);
+  lists_.miss_slots = carver.take<std::int32_t>(layout.rank_table_bytes);
+  lists_.miss_counts = carver.take<std::int32_t>(layout.head_count_bytes);
+  lists_.hit_counts = carver.take<std::int32_t>(layout.head_count_bytes);
+  meter_.point(carver.take<std::uint64_t>(layout.stamp_bytes));
+  lists_.max_budget = pool.plan().selection.budget;
+  for (index_t g = 0; g < layout.groups; ++g) group_events_.push_back(backend.make_event());
+  for (index_t r = 0; r < pool.plan().max_requests; ++r) {
+    warm_events_.push_back(backend.make_event());
+  }
+}
+
+inline void PrefetchPipeline::begin_step(const Batch& batch, const Selection& selection,
+                                         StreamView stream) {
+  const TraceSpan span(backend_.trace(), "PrefetchPipeline::begin_step");
+  expects(!is_in_step_, "PrefetchPipeline::begin_step: the step before was not ended");
+  expects(!batch.needs_selection || selection.max_budget == pool_.plan().selection.budget,
+          "PrefetchPipeline::begin_step: the selection's max_budget must be the plan's budget");
+  batch_ = batch;
+  selection_ = selection;
+  is_in_step_ = true;
+  entered_group_ = -1;
+  if (!pool_.plan().has_host_tier() || batch.items.empty()) return;
+
+  meter_.begin_step(stream);
+  if (batch.needs_selection) {
+    backend_.update_slots(
+        {.batch = &batch_, .selection = selection_, .pool = pool_.view(), .lists = lists_}, stream);
+  }
+  first_group_ = pool_.layout().groups;
+  for (const ScheduledItem& item : batch.items) {
+    first_group_ = std::min(first_group_, pool_.resident_groups(item.request));
+  }
+  order(copy_stream_, stream);
+  for (index_t g = first_group_; g < pool_.layout().groups; ++g) start_group(g);
+}
+
+inline bool PrefetchPipeline::is_staging(index_t group) const {
+  for (const ScheduledItem& item : batch_.items) {
+    if (!item.selects && is_offloaded(item, group)) return true;
+  }
+  return false;
+}
+
+/// A group's transfers that nothing else has to come before.
+inline void PrefetchPipeline::start_group(index_t group) {
+  const TraceSpan span(backend_.trace(), "PrefetchPipeline::gather", TraceLane::copy);
+  meter_.begin_transfer(group, copy_stream_);
+  if (batch_.needs_selection) {
+    backend_.gather_rows({.batch = &batch_,
+                          .lists = lists_,
+                          .pool = pool_.view(),
+                          .group = group,
+                          .max_blocks = config_.copy_blocks},
+                         copy_stream_);
+  }
+  if (group < first_group_ + 2) load_staging(group);  // two staging sets
+  meter_.end_transfer(group, copy_stream_);
+  backend_.record(group_events_[static_cast<std::size_t>(group)], copy_stream_);
+}
+
+/// Earlier rows of dense items, from the host tier into the group's staging set.
+inline void PrefetchPipeline::load_staging(index_t group) {
+  for (const ScheduledItem& item : batch_.items) {
+    if (item.selects || !is_offloaded(item, group)) continue;
+    const auto& mover = pool_.mover_;
+    mover.copy_rows(item.request, group, mover.host(item.request, group),
+                    mover.tokens(item.request, group), 0, item.first, copy_stream_);
+  }
+}
+
+/// This step's rows of dense items, from the staging set to the host tier.
+inline void PrefetchPipeline::store_staging(index_t group) {
+  for (const ScheduledItem& item : batch_.items) {
+    if (item.selects || !is_offloaded(item, group)) continue;
+    const auto& mover = pool_.mover_;
+    mover.copy_rows(item.request, group, mover.tokens(item.request, group),
+                    mover.host(item.request, group), item.first, item.first + item.rows,
+                    copy_stream_);
+  }
+}
+
+inline KVView PrefetchPipeline::append(index_t layer, TensorView k, TensorView v,
+                                       StreamView stream) {
+  expects(is_in_step_, "PrefetchPipeline::append: no step has begun");
+  const ModelShape& shape = pool_.shape();
+  expects(k.rank == 3 && k.shape[0] == batch_.num_rows && k.shape[1] == shape.kv_heads &&
+              k.shape[2] == shape.k_dim,
+          "PrefetchPipeline::append: k must be [rows, kv_heads, k_dim]");
+  expects(v.rank == 3 && v.shape[0] == batch_.num_rows && v.shape[1] == shape.kv_heads &&
+              v.shape[2] == shape.v_dim,
+          "PrefetchPipeline::append: v must be [rows, kv_heads, v_dim]");
+  KVView rows = pool_.layer_view(layer);
+  const index_t group = rows.group;
+  const bool is_fetched = pool_.plan().has_host_tier() && group >= first_group_;
+  if (is_fetched && pool_.is_first_of_group(layer) && !batch_.items.empty()) {
+    if (group >= first_group_ + 1 && is_staging(group - 1)) {
+      order(copy_stream_, stream);
+      store_staging(group - 1);
+    }
+    if (group > first_group_ && group + 1 < pool_.layout().groups && is_staging(group + 1)) {
+      load_staging(group + 1);
+      backend_.record(group_events_[static_cast<std::size_t>(group + 1)], copy_stream_);
+    }
+    meter_.begin_wait(group, stream);
+    backend_.wait(stream, group_events_[static_cast<std::size_t>(group)]);
+    meter_.end_wait(group, stream);
+    entered_group_ = group;
+  }
+  backend_.append_rows({.k = k,
+                        .v = v,
+                        .batch = &batch_,
+                        .to = rows,
+                        .slot_of_token = pool_.view().slot_of_token,
+                        .max_length = pool_.plan().max_length},
+                       stream);
+  if (batch_.needs_selection) {
+    rows.counts = selection_.counts.data;
+    rows.ids = selection_.ids.data;
+    rows.slot_of_rank = lists_.slot_of_rank;
+    rows.max_budget = selection_.max_budget;
+  }
+  return rows;
+}
+
+inline void PrefetchPipeline::end_step(StreamView stream) {
+  expects(is_in_step_, "PrefetchPipeline::end_step: no step has begun");
+  is_in_step_ = false;
+  if (pool_.plan().has_host_tier() && !batch_.items.empty()) {
+    const TraceSpan span(backend_.trace(), "PrefetchPipeline::write_through", TraceLane::copy);
+    order(copy_stream_, stream);
+    if (entered_group_ >= 0) store_staging(entered_group_);
+    if (batch_.needs_selection && first_group_ < pool_.layout().groups) {
+      backend_.scatter_rows(
+          {.batch = &batch_, .pool = pool_.view(), .write_batch = pool_.plan().write_batch},
+          copy_stream_);
+    }
+    backend_.record(copies_, copy_stream_);
+    pool_.copies_ = copies_;
+  }
+  meter_.end_step(batch_, lists_, copy_stream_);
+  pool_.advance(batch_);
+}
+
+inline void PrefetchPipeline::apply(const Placement& placement, StreamView stream) {
+  expects(!is_in_step_, "PrefetchPipeline::apply: a step has begun");
+  expects(placement.needs.size() == placement.resident_groups.size(),
+          "PrefetchPipeline::apply: the placement needs one entry a request");
+  pool_.settle_moves(stream, /*wait=*/false);
+  for (std::size_t i = 0; i < placement.needs.size(); ++i) {
+    pool_.start_move(placement.needs[i].request, placement.resident_groups[i], stream,
+                     copy_stream_);
+  }
+}
+
+inline void PrefetchPipeline::warm(const Batch& batch, const Selection& selection,
+                                   StreamView stream) {
+  expects(!is_in_step_, "PrefetchPipeline::warm: a step has begun");
+  if (!pool_.plan().has_host_tier() || !batch.needs_selection) return;
+  begin_step(batch, selection, stream);
+  is_in_step_ = false;
+  for (const ScheduledItem& item : batch.items) {
+    if (!item.selects || pool_.is_resident(item.request)) continue;
+    Event& event = warm_events_[static_cast<std::size_t>(item.request.value)];
+    backend_.record(event, copy_stream_);
+    KVPool::Request& request = pool_.at(item.request);
+    request.warmed = event;
+    request.is_cold = false;
+  }
+  backend_.record(copies_, copy_stream_);
+  pool_.copies_ = copies_;
+}
+
+}  // namespace spectx

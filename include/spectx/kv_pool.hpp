@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+
+#include "spectx/detail/batch_writer.hpp"
+#include "spectx/detail/page_book.hpp"
+#include "spectx/detail/tier_mover.hpp"
+#include "spectx/memory_planner.hpp"
+
+namespace spectx {
+
+enum class RequestState : std::uint8_t {
+  prefill,  // rows of offloaded groups have come that no selection has fetched yet: warm it
+  warming,  // the rows of its next selection are on their way
+  ready,    // decodes
+  parked,   // only its head keys are on the device
+};
+
+/// What a pool holds now, bytes.
+struct PoolStats {
+  index_t device_used = 0;      // arena pages that are held, staging among them
+  index_t device_total = 0;     // arena, tables and batch arrays
+  index_t host_used = 0;        // host pages that are held
+  index_t host_total = 0;       // what the host tier has grown to
+  index_t stalled_batches = 0;  // schedules that waited for pages that a move was about to free
+};
+
+/// Owns every row of both tiers and every table about them: page tables, slot map, watermarks,
+/// lengths, placement. Rows are written after RoPE. Not thread-safe; has no stream of its own.
+class KVPool {
+ public:
+  /// Allocates the arena and the tables; the host tier grows as rows need it. Blocks. Throws
+  /// OutOfMemory, InvalidArgument for a plan that does not fit the shape.
+  KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan, Memories memories)
+      : KVPool(backend, shape, plan, memories, backend.make_stream()) {}
+  KVPool(KVPool&&) = delete;
+
+  /// Reserves pages for the rows of `items` and fills the device arrays. Between steps; the only
+  /// call that can run out of memory (OutOfMemory: nothing changed). Host work and one copy on
+  /// `stream`. Lengths advance in PrefetchPipeline::end_step: a batch that is never ended leaves no
+  /// trace.
+  const Batch& schedule(std::span<const BatchItem> items, StreamView stream);
+
+  /// A request that will hold at most `final_length` tokens, its output included. Throws
+  /// InvalidArgument if max_requests are open or final_length is not in [1, max_length].
+  RequestId open(index_t final_length);
+  /// Frees what the request holds; nothing happens if it is not open. Async on `stream`.
+  void close(RequestId request, StreamView stream) noexcept;
+  /// Forgets all rows from `length` on. Async on `stream`.
+  void rewind(RequestId request, index_t length, StreamView stream);
+
+  index_t length(RequestId request) const { return at(request).length; }
+  index_t resident_groups(RequestId request) const {
+    return at(request).is_open ? book_.tables.resident_groups(request) : 0;
+  }
+  RequestState state(RequestId request) const;
+  /// One entry an open request; valid until the next call that changes one.
+  std::span<const RequestNeed> needs() const noexcept { return needs_; }
+  PoolStats stats() const noexcept;
+  const ModelShape& shape() const noexcept { return shape_; }
+  const PoolPlan& plan() const noexcept { return plan_; }
+  const PoolLayout& layout() const noexcept { return layout_; }
+
+  /// Device tables, for a pipeline; fixed for the pool's life.
+  const KVPoolView& view() const noexcept { return book_.tables.view(); }
+  /// Group of a layer; -1 where the layer has no full attention.
+  index_t group_of(index_t layer) const {
+    expects(layer >= 0 && layer < shape_.layers, "KVPool: no such layer");
+    const index_t cached = cached_layer_[static_cast<std::size_t>(layer)];
+    return cached < 0 ? -1 : cached / plan_.group_layers;
+  }
+  bool is_first_of_group(index_t layer) const {
+    const index_t cached = cached_layer_[static_cast<std::size_t>(layer)];
+    return cached >= 0 && cached % plan_.group_layers == 0;
+  }
+  /// Where the rows of a layer with full attention are, all tokens.
+  KVView layer_view(index_t layer) const;
+  /// Where the retrieval head's keys are. Throws InvalidArgument if the plan has no head.
+  KVView key_view() const;
+
+ private:
+  friend class PrefetchPipeline;
+
+  struct Request {
+    bool is_open = false;
+    bool is_cold = false;  // offloaded rows have come that no selection has fetched
+    bool is_parked = false;
+    bool is_staged = false;  // its offloaded groups are shown in the staging sets
+    index_t length = 0;
+    index_t final_length = 0;
+    std::optional<EventView> warmed;  // of the transfers that warm it
+  };
+
+  KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan, Memories memories,
+         const Stream& setup);
+  static const ModelShape& checked(const ModelShape& shape) {
+    check_shape(shape);
+    return shape;
+  }
+  const PoolPlan& checked(const PoolPlan& plan) const;
+  const Request& at(RequestId request) const {
+    expects(request.value >= 0 && request.value < plan_.max_requests &&
+                requests_[static_cast<std::size_t>(request.value)].is_open,
+            "KVPool: no such request is open");
+    return requests_[static_cast<std::size_t>(request.value)];
+  }
+  Request& at(RequestId request) { return const_cast<Request&>(std::as_const(*this).at(request)); }
+  bool is_resident(RequestId request) const {
+    return book_.tables.resident_groups(request) == layout_.groups;
+  }
+  RequestId id(std::size_t index) const { return {static_cast<std::int32_t>(index)}; }
+
+  ScheduledItem check_item(const BatchItem& item) const;
+  void reserve(StreamView stream);
+  void show(const ScheduledItem& item, index_t& staged_pages, StreamView stream);
+  void show_staging(const ScheduledItem& item, index_t& staged_pages, StreamView stream);
+  void refresh_needs();
+  /// Later work on `stream` follows the transfers of the steps so far.
+  void follow_copies(StreamView stream) const noexcept {
+    if (copies_) backend_.wait(stream, *copies_);
+  }
+
+  // For PrefetchPipeline.
+  void advance(const Batch& batch);
+  void settle_moves(StreamView stream, bool wait);
+  void start_move(RequestId request, index_t target, StreamView stream, StreamView copy_stream);
+  void park(RequestId request, StreamView stream);
+  void resume(RequestId request, StreamView stream);
+
+  Backend& backend_;
+  ModelShape shape_;
+  PoolPlan plan_;
+  PoolLayout layout_;
+  detail::PageBook book_;
+  detail::TierMover mover_;
+  detail::BatchWriter writer_;
+  std::vector<Request> requests_;
+  std::vector<index_t> cached_layer_;  // [layers] place among the layers with a cache; -1: none
+  index_t num_cached_layers_ = 0;
+  std::vector<RequestNeed> needs_;
+  std::vector<ScheduledItem> scheduled_;
+  std::optional<EventView> copies_;  // after the transfers of the last step
+  index_t stalled_batches_ = 0;
+};
+
+}  // namespace spectx
+
+#include "spectx/detail/kv_pool.hpp"

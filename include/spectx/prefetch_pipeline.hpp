@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "spectx/detail/step_meter.hpp"
+#include "spectx/kv_pool.hpp"
+
+namespace spectx {
+
+struct PipelineConfig {
+  int copy_blocks = 16;  // grid of the gather kernel
+};
+
+/// Moves rows between the tiers: before each layer reads them, what the selection needs and the
+/// device does not have; after each step, what is new. Owns the copy stream, the events and the
+/// step lists; the only writer of the slot map. Not thread-safe.
+class PrefetchPipeline {
+ public:
+  /// Allocates from the backend's device memory. Throws OutOfMemory.
+  PrefetchPipeline(Backend& backend, KVPool& pool, const PipelineConfig& config);
+  PrefetchPipeline(PrefetchPipeline&&) = delete;
+
+  /// Compares the selection with what is on the device and starts the transfers, group by group.
+  /// Both arguments stay valid until end_step. Async: reads after `stream`, runs on the copy
+  /// stream.
+  void begin_step(const Batch& batch, const Selection& selection, StreamView stream);
+
+  /// Writes this step's rows of `layer`, makes `stream` wait for the layer's group and says where
+  /// every row is. k [rows, kv_heads, k_dim] after RoPE, v [rows, kv_heads, v_dim]. Once a layer
+  /// with full attention, in ascending order. The view is valid until end_step.
+  KVView append(index_t layer, TensorView k, TensorView v, StreamView stream);
+
+  /// Starts the write-through of new rows; the requests' lengths advance.
+  void end_step(StreamView stream);
+
+  /// Starts the moves that the placement asks for and settles those that are done. Between steps,
+  /// before `schedule`; returns at once. A move that has no room now is tried again by a later
+  /// call.
+  void apply(const Placement& placement, StreamView stream);
+
+  /// Fetches what the step of `batch` will read, without running it. The requests are `warming`
+  /// until the rows are there. Nothing happens to requests that are wholly on the device.
+  void warm(const Batch& batch, const Selection& selection, StreamView stream);
+
+  /// Sends a request's rows to the host tier and frees its device pages, all but its head keys.
+  /// Throws OutOfMemory (host; nothing changed), Unsupported without a host tier.
+  void park(RequestId request, StreamView stream) { pool_.park(request, stream); }
+  /// Gives a parked request its slots back; warm it next. Throws OutOfMemory (device).
+  void resume(RequestId request, StreamView stream) { pool_.resume(request, stream); }
+  /// Blocks until every transfer so far is done.
+  void wait_ready() { backend_.synchronize(copy_stream_); }
+
+  /// Of the last step whose figures have arrived; never waits.
+  const StepReport& report() { return meter_.report(); }
+
+ private:
+  bool is_offloaded(const ScheduledItem& item, index_t group) const {
+    return pool_.resident_groups(item.request) <= group;
+  }
+  bool is_staging(index_t group) const;
+  void start_group(index_t group);
+  void load_staging(index_t group);
+  void store_staging(index_t group);
+  void order(StreamView after, StreamView before) {
+    backend_.record(order_, before);
+    backend_.wait(after, order_);
+  }
+
+  Backend& backend_;
+  KVPool& pool_;
+  PipelineConfig config_;
+  index_t first_group_ = 0;  // first group of which some item's rows are off the device
+  Stream copy_stream_;
+  Event order_;
+  Event copies_;
+  std::vector<Event> group_events_;  // [groups] its rows of this step are there
+  std::vector<Event> warm_events_;   // [max_requests]
+  Buffer lists_memory_;
+  StepLists lists_;
+  detail::StepMeter meter_;
+  Batch batch_;
+  Selection selection_;
+  bool is_in_step_ = false;
+  index_t entered_group_ = -1;
+};
+
+}  // namespace spectx
+
+#include "spectx/detail/prefetch_pipeline.hpp"

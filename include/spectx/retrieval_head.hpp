@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "spectx/backend.hpp"
+#include "spectx/kv_pool.hpp"
+#include "spectx/rope.hpp"
+
+namespace spectx {
+
+/// An EAGLE-3 draft layer, QK only, in device memory; it must outlive the head that reads it. H is
+/// the target's hidden size.
+struct HeadWeights {
+  HeadShape shape;
+  TensorView fc{};                      // [H, features * H]
+  TensorView input_norm{};              // [H], of the embedding
+  TensorView hidden_norm{};             // [H], of the fused feature
+  TensorView q_proj{};                  // [query_heads * k_dim, 2 H]
+  TensorView k_proj{};                  // [kv_heads * k_dim, 2 H]
+  TensorView embeddings{};              // [vocabulary, H]; the target's unless the head has its own
+  std::vector<index_t> feature_layers;  // ascending; the residual stream that enters these layers
+  Rope rope;
+  float norm_eps = 1e-5F;
+};
+
+struct HeadConfig {
+  GroupReduce reduce = GroupReduce::max;
+  /// [kv_heads of the target] the head's KV head that serves each; empty: spread evenly
+  std::vector<std::int32_t> head_of_kv_head;
+};
+
+/// Chooses the rows of a step before layer 0 (SpeContext, section 4). Entry of row p: (token p, the
+/// target's feature of row p - 1), RoPE position p - 1; row 0 has none and is a sink. Its keys are
+/// a layer of `pool`, K only and always resident, so that rewind, park and close need no second
+/// call. Not thread-safe.
+class RetrievalHead {
+ public:
+  /// Allocates from memories.device. Throws InvalidArgument that names the weight that does not fit
+  /// the target, OutOfMemory.
+  RetrievalHead(Backend& backend, KVPool& pool, const HeadWeights& weights,
+                const HeadConfig& config, Memories memories);
+  RetrievalHead(RetrievalHead&&) = delete;
+
+  /// Enters the keys of the batch's first rows and chooses what the items that select read; all
+  /// others read everything. Call it in every step: it is what keeps the keys complete, and it may
+  /// be called again for the same rows. Async on `stream`; valid until the next call. Throws
+  /// InvalidArgument if a request was rewound to where its feature is no longer kept: rerun its
+  /// last token as a dense item first.
+  const Selection& select(const Batch& batch, StreamView stream);
+
+  /// Call with the residual stream `hidden` [rows, H] that enters each layer; does nothing for
+  /// layers that are not tapped. Async on `stream`.
+  void observe(index_t layer, const Batch& batch, TensorView hidden, StreamView stream);
+
+  /// Whether a score was ever NaN (broken weights or features), of the steps that have arrived at
+  /// the host; never waits.
+  bool saw_nan() const noexcept { return nan_on_host_ != 0; }
+  const HeadWeights& weights() const noexcept { return weights_; }
+  /// Device bytes of this head, its weights and keys excluded.
+  index_t device_bytes() const noexcept { return memory_.bytes(); }
+
+ private:
+  /// Features [begin, end) of a request are in the ring.
+  struct Kept {
+    index_t begin = 0, end = 0;
+  };
+
+  void check_weights() const;
+  void carve();
+  void upload_constants(StreamView stream);
+  bool is_fed(const ScheduledItem& item) const;
+  Array<const std::int32_t> fed_leads(const Batch& batch, StreamView stream);
+  void enter_leads(const Batch& batch, StreamView stream);
+  void enter_followers(const Batch& batch, StreamView stream);
+  void project_keys(TensorView input, const Batch& batch, Array<const std::int32_t> row_index,
+                    StreamView stream);
+  TensorView rows_of(TensorView t, index_t count) const { return rows(t, 0, count); }
+
+  Backend& backend_;
+  KVPool& pool_;
+  HeadWeights weights_;
+  HeadConfig config_;
+  HeadLayout layout_;
+  DType compute_;
+  Buffer memory_;
+  TensorView fused_{};    // [max_step_rows, H] fc of the features observed in this step
+  TensorView ring_{};     // [max_requests, kRingRows, H] fused features of the last rows
+  TensorView input_{};    // [max_step_rows, 2 H]
+  TensorView queries_{};  // [max_step_rows, query_heads * k_dim]
+  TensorView keys_{};     // [max_step_rows, kv_heads * k_dim]
+  TensorView log_sum_{};  // [max_step_rows, query_heads]
+  TensorView scores_{};   // [max_requests, kv_heads, max_length]
+  Array<float> frequency_{};
+  Array<std::int32_t> head_of_kv_head_{};
+  Array<std::int32_t> fed_lead_row_{};     // [max_step_rows] lead_row, -1 where no feature is kept
+  std::vector<std::int32_t> fed_on_host_;  // the same
+  std::int32_t* nan_flag_ = nullptr;       // device
+  std::int32_t nan_on_host_ = 0;
+  float magnitude_ = 1;
+  float scale_ = 1;
+  Selection selection_;
+  std::vector<Kept> kept_;  // [max_requests]
+};
+
+}  // namespace spectx
+
+#include "spectx/detail/retrieval_head.hpp"
