@@ -54,9 +54,9 @@ void check_out(const StoredRows& source, index_t first_row, const TensorView& ou
 void read_rows(const StoredRows& source, index_t first_row, TensorView out) {
   check_out(source, first_row, out);
   const index_t rows = out.rank == 2 ? out.shape[0] : 1;
+  if (rows == 0 || source.cols == 0) return;  // before a dimension without bytes is multiplied
   const index_t stride_bytes = out.rank == 2 ? out.strides[0] * dtype_bytes(out.dtype) : 0;
   const index_t row_bytes = source.cols / source.block_elements * source.block_bytes;
-  if (rows == 0 || row_bytes == 0) return;
   const std::byte* from = source.data + first_row * row_bytes;
   auto* to = out.as<std::byte>();
   for (index_t r = 0; r < rows; ++r, from += row_bytes, to += stride_bytes) {

@@ -79,6 +79,7 @@ def gguf_files():
         "version_2": gguf([pair("k", U32, 1)], one, data, version=2),
         "alignment_64": gguf([pair("general.alignment", U32, 64)], one, data, alignment=64),
         "dimension_0": gguf(tensors=[tensor("a", [0, 3], "Q4_K", 0), tensor("b", [4, 0], "F32", 0)]),
+        "columns_without_rows": gguf(tensors=[tensor("a", [2**61, 0], "F16", 0)]),
         "rank_4": gguf(tensors=[tensor("a", [2, 2, 2, 1], "F32", 0)], data=data),
         "odd_names": gguf([pair(b"\xff\x1b[31m", STRING, b"\x00\xfe"), pair("", U8, 0)],
                           [tensor("\u202etensor\n", [8], "F32", 0)], data),
@@ -162,6 +163,7 @@ def safetensors_files():
         "dtypes": every_dtype(),
         "scalar": safetensors({"a": entry("F64", [], 0, 8)}, data),
         "dimension_0": safetensors({"a": entry("F32", [0, 3], 0, 0), "b": f32}, data),
+        "columns_without_rows": safetensors({"a": entry("F16", [0, 2**59], 0, 0)}),
         "any_order": safetensors({"b": entry("U8", [4], 4, 8), "a": entry("U8", [4], 0, 4)}, data),
         "odd_names": safetensors({"\u202e\x1b\x00": f32, "__metadata__": {"\x07": "\u0000"}}, data),
     }
