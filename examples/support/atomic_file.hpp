@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <utility>
+
+#include "spectx/error.hpp"
+
+namespace spectx::support {
+
+/// A file that appears under its name only when it is whole: written beside it, then renamed.
+class AtomicFile {
+ public:
+  /// Throws FileError when nothing can be written there: call it before the long work starts.
+  explicit AtomicFile(std::string path) : path_(std::move(path)) { check(); }
+
+  /// Calls write(std::ostream&) and puts the result in place. Throws FileError; what was there
+  /// stays then.
+  template <class Write>
+  void replace(Write&& write) const {
+    const std::string name = make_temporary();
+    std::ofstream file(name, std::ios::binary | std::ios::trunc);
+    write(file);
+    file.close();
+    std::error_code error;
+    if (file) std::filesystem::rename(name, path_, error);
+    if (!file || error) {
+      ::unlink(name.c_str());
+      fail(error ? error.message() : "the disk may be full");
+    }
+  }
+
+ private:
+  void check() const {
+    std::error_code ignored;
+    if (path_.empty() || std::filesystem::is_directory(path_, ignored)) fail("it is a folder");
+    ::unlink(make_temporary().c_str());
+  }
+
+  std::string make_temporary() const {
+    std::string name = path_ + ".XXXXXX";
+    const int descriptor = ::mkstemp(name.data());
+    if (descriptor < 0) fail(std::strerror(errno));
+    ::fchmod(descriptor, 0644);
+    ::close(descriptor);
+    return name;
+  }
+
+  [[noreturn]] void fail(const std::string& reason) const {
+    throw FileError(path_ + ": cannot be written: " + reason);
+  }
+
+  std::string path_;
+};
+
+}  // namespace spectx::support
