@@ -35,6 +35,7 @@ struct Batch {
   Array<const std::int32_t> position;    // [rows] RoPE position = index of the row in its request
   Array<const std::int32_t> request;     // [items] row in the tables
   Array<const std::int32_t> row_begin;   // [items + 1] rows of item i
+  Array<const std::int32_t> last_row;    // [items] the last row of item i: its logits predict
   Array<const std::int32_t> length;      // [items] cached tokens, this step's rows included
   Array<const std::int32_t> selects;     // [items] 0 or 1
   Array<const std::int32_t> lead_row;    // [leads] the first row of every item, and every row of

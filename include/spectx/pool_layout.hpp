@@ -100,7 +100,7 @@ inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
   token_table_bytes = two_tiers ? aligned(heads * plan.max_length * kInt) : 0;
   request_array_bytes = aligned(plan.max_requests * kInt);
   batch_bytes =
-      5 * aligned(plan.max_step_rows * kInt) + 5 * aligned((plan.max_requests + 1) * kInt);
+      5 * aligned(plan.max_step_rows * kInt) + 6 * aligned((plan.max_requests + 1) * kInt);
   rank_table_bytes = two_tiers ? aligned(heads * plan.selection.budget * kInt) : 0;
   head_count_bytes = two_tiers ? aligned(heads * kInt) : 0;
   stamp_bytes = two_tiers ? aligned(groups * 4 * static_cast<index_t>(sizeof(std::uint64_t))) : 0;

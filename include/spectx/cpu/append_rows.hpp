@@ -12,8 +12,7 @@ namespace spectx::cpu {
 inline index_t append_place(const AppendRowsArgs& a, index_t item, index_t head, index_t position) {
   const KVView& to = a.to;
   const index_t request = a.batch->request.data[item];
-  const bool reads_all =
-      to.counts == nullptr || to.counts[item * to.kv_heads + head] == kAllTokens;
+  const bool reads_all = to.counts == nullptr || to.counts[item * to.kv_heads + head] == kAllTokens;
   if (reads_all || to.is_resident(request)) return position;
   return a.slot_of_token[(request * to.kv_heads + head) * a.max_length + position];
 }

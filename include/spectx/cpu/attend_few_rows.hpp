@@ -9,8 +9,8 @@
 namespace spectx::cpu {
 
 /// Attention of items with few rows: decode, verification of drafts. Bound by the reading of K and
-/// V. Ranks are cut into splits of a fixed size; each gives a partial softmax, and the partials of a
-/// row are combined in ascending order, so that a result depends on the rows that it sees and on
+/// V. Ranks are cut into splits of a fixed size; each gives a partial softmax, and the partials of
+/// a row are combined in ascending order, so that a result depends on the rows that it sees and on
 /// nothing else.
 template <class T>
 class AttendFewRows {
@@ -87,7 +87,8 @@ class AttendFewRows {
     index_t end = first;
     for (num_partials_ = 0; end < last; ++end) {
       const index_t more = partials_of(measure(end));
-      if (num_partials_ > 0 && (num_partials_ + more) * partial_floats() > kMostPartialFloats) break;
+      if (num_partials_ > 0 && (num_partials_ + more) * partial_floats() > kMostPartialFloats)
+        break;
       num_partials_ += more;
     }
     const index_t item_bytes = padded<std::byte>((end - first) * index_t{sizeof(Item)});
@@ -118,9 +119,9 @@ class AttendFewRows {
 
   /// The item of a task or row: the last one that does not begin after it.
   const Item& item_of(index_t Item::*first, index_t i) const noexcept {
-    const Item* const after = std::upper_bound(
-        items_, items_ + num_items_, i,
-        [first](index_t value, const Item& item) { return value < item.*first; });
+    const Item* const after =
+        std::upper_bound(items_, items_ + num_items_, i,
+                         [first](index_t value, const Item& item) { return value < item.*first; });
     return after[-1];
   }
 
@@ -133,8 +134,8 @@ class AttendFewRows {
     const index_t last_split = std::min(first_split + task_splits_, item.splits);
     const index_t k_stride = padded<float>(shape_.k_dim);
     const index_t v_stride = padded<float>(shape_.v_dim);
-    const index_t floats = (item.rows * shape_.group + kBlockRanks) * k_stride +
-                           kBlockRanks * v_stride + kBlockRanks;
+    const index_t floats =
+        (item.rows * shape_.group + kBlockRanks) * k_stride + kBlockRanks * v_stride + kBlockRanks;
     Carver carver(context_.of_thread(thread).reserve(floats * 4));
     float* const q = carver.take<float>(item.rows * shape_.group * k_stride);
     float* const k = carver.take<float>(kBlockRanks * k_stride);
@@ -155,8 +156,7 @@ class AttendFewRows {
         const Block values(v, visible, shape_.v_dim, Eigen::OuterStride<>(v_stride));
         for (index_t g = 0; g < shape_.group; ++g) {
           const ConstVector query(q + (r * shape_.group + g) * k_stride, shape_.k_dim);
-          float* const to =
-              partial(item, r, head * shape_.group + g, begin / kSplitRanks);
+          float* const to = partial(item, r, head * shape_.group + g, begin / kSplitRanks);
           accumulate(query, keys, values, begin % kSplitRanks == 0, weights, to);
         }
       }

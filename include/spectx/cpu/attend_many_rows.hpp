@@ -41,11 +41,11 @@ class AttendManyRows {
   }
 
  private:
-  using Columns = Eigen::Map<Eigen::MatrixXf, Eigen::Aligned64>;  // [queries, any]
-  using Queries = Eigen::Map<Eigen::ArrayXf, Eigen::Aligned64>;   // [queries]
-  using Keys = Eigen::Map<
-      const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>, Eigen::Aligned64,
-      Eigen::OuterStride<>>;
+  using Columns = Eigen::Map<Eigen::MatrixXf, Eigen::Aligned64, Eigen::OuterStride<>>;
+  using Queries = Eigen::Map<Eigen::ArrayXf, Eigen::Aligned64>;  // [queries]
+  using Keys =
+      Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>,
+                 Eigen::Aligned64, Eigen::OuterStride<>>;
 
   static constexpr index_t kBlockQueries = 192;  // a multiple of every register block of Eigen
   static constexpr index_t kBlockRanks = 256;    // scores of a pair of blocks fit in a core's cache
@@ -64,15 +64,16 @@ class AttendManyRows {
     const index_t floats = lead * (shape_.k_dim + kBlockRanks + shape_.v_dim + 4) +
                            kBlockRanks * (k_stride + v_stride) + padded<float>(task.rows) * 2;
     Carver carver(context_.of_thread(thread).reserve(floats * 4));
-    Columns q(carver.take<float>(queries * shape_.k_dim), queries, shape_.k_dim);
-    Columns sum(carver.take<float>(queries * shape_.v_dim), queries, shape_.v_dim);
+    const Eigen::OuterStride<> column(lead);
+    Columns q(carver.take<float>(lead * shape_.k_dim), queries, shape_.k_dim, column);
+    Columns sum(carver.take<float>(lead * shape_.v_dim), queries, shape_.v_dim, column);
     Softmax softmax{Queries(carver.take<float>(queries), queries),
                     Queries(carver.take<float>(queries), queries),
                     Queries(carver.take<float>(queries), queries)};
     index_t* const visible = carver.take<index_t>(task.rows);
     float* const k = carver.take<float>(kBlockRanks * k_stride);
     float* const v = carver.take<float>(kBlockRanks * v_stride);
-    float* const weights = carver.take<float>(queries * kBlockRanks);
+    float* const weights = carver.take<float>(lead * kBlockRanks);
 
     const KVRows rows(a_.kv, task.item, a_.batch->request.data[task.item], task.head);
     for (index_t r = 0; r < task.rows; ++r) {
@@ -86,7 +87,7 @@ class AttendManyRows {
     for (index_t begin = 0; begin < last; begin += kBlockRanks) {
       const index_t count = std::min(kBlockRanks, last - begin);
       rows.template load<T>(begin, count, last, k, k_stride, v, v_stride);
-      Columns w(weights, queries, count);
+      Columns w(weights, queries, count, column);
       w.noalias() = q * Keys(k, count, shape_.k_dim, Eigen::OuterStride<>(k_stride)).transpose();
       hide(task, visible, begin, -std::numeric_limits<float>::infinity(), w);
       update(softmax, w, sum);
@@ -135,8 +136,8 @@ class AttendManyRows {
   void store(const Task& task, const Softmax& s, const Columns& sum) const {
     for (index_t n = 0; n < sum.rows(); ++n) {
       const float inverse = s.weight[n] > 0 ? 1 / s.weight[n] : 0;
-      float* const to = row(a_.out, task.first + n / shape_.group,
-                            task.head * shape_.group + n % shape_.group);
+      float* const to =
+          row(a_.out, task.first + n / shape_.group, task.head * shape_.group + n % shape_.group);
       for (index_t d = 0; d < shape_.v_dim; ++d) to[d] = sum(n, d) * inverse;
     }
   }

@@ -53,8 +53,8 @@ class Carver {
   std::byte* next_;
 };
 
-/// What the CPU operations need beside their arguments: threads, and scratch memory for the call and
-/// for each thread.
+/// What the CPU operations need beside their arguments: threads, and scratch memory for the call
+/// and for each thread.
 class Context {
  public:
   Context(int threads, const ParallelFor& host, MemoryResource& memory)
@@ -68,9 +68,7 @@ class Context {
 
   int threads() const noexcept { return pool_ ? pool_->threads() : host_.threads; }
   Scratch& shared() noexcept { return shared_; }
-  Scratch& of_thread(int thread) noexcept {
-    return per_thread_[static_cast<std::size_t>(thread)];
-  }
+  Scratch& of_thread(int thread) noexcept { return per_thread_[static_cast<std::size_t>(thread)]; }
 
   /// body(task, thread) for every task in [0, tasks). What the first task to fail throws is thrown
   /// here, once all have ended.

@@ -31,8 +31,9 @@ class KVRows {
     return kv_->row(request_, head_, places_ == nullptr ? rank : index_t{places_[rank]});
   }
 
-  /// Rows [begin, begin + count) as floats: k[i * k_stride], v[i * v_stride]. Asks for the rows
-  /// after them, up to `last`: chosen rows are scattered, and the hardware foresees none.
+  /// Rows [begin, begin + count) as floats: k[i * k_stride], v[i * v_stride]; null v: K only. Asks
+  /// for the rows after them, up to `last`: chosen rows are scattered, and the hardware foresees
+  /// none.
   template <class T>
   void load(index_t begin, index_t count, index_t last, float* k, index_t k_stride, float* v,
             index_t v_stride) const noexcept {
@@ -43,10 +44,11 @@ class KVRows {
       if (begin + i + kAhead < last) {
         const std::byte* const ahead = at(begin + i + kAhead);
         prefetch(ahead + kv_->k_offset, k_bytes);
-        prefetch(ahead + kv_->v_offset, v_bytes);
+        if (v != nullptr) prefetch(ahead + kv_->v_offset, v_bytes);
       }
       const std::byte* const from = at(begin + i);
       to_floats(reinterpret_cast<const T*>(from + kv_->k_offset), kv_->k_dim, k + i * k_stride);
+      if (v == nullptr) continue;
       to_floats(reinterpret_cast<const T*>(from + kv_->v_offset), kv_->v_dim, v + i * v_stride);
     }
   }

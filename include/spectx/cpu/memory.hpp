@@ -35,7 +35,8 @@ class HeapMemory final : public MemoryResource {
     if (memory == nullptr) throw OutOfMemory(tier_, bytes, free_bytes());
 #if defined(__linux__)
     // Advice: without huge pages everything still works.
-    if (is_large) static_cast<void>(madvise(memory, static_cast<std::size_t>(rounded), MADV_HUGEPAGE));
+    if (is_large)
+      static_cast<void>(madvise(memory, static_cast<std::size_t>(rounded), MADV_HUGEPAGE));
 #endif
     return memory;
   }

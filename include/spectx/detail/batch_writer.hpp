@@ -45,6 +45,7 @@ class BatchWriter {
         to.follow_row[row] = n + 1 < item.rows ? static_cast<std::int32_t>(row + 1) : -1;
         if (n == 0 || item.selects) to.lead_row[lead++] = static_cast<std::int32_t>(row);
       }
+      to.last_row[i] = static_cast<std::int32_t>(row - 1);
       batch_.max_rows_per_item = std::max(batch_.max_rows_per_item, item.rows);
       batch_.needs_selection = batch_.needs_selection || item.selects;
     }
@@ -62,8 +63,8 @@ class BatchWriter {
  private:
   template <class T>
   struct Arrays {
-    T *tokens, *item, *position, *lead_row, *follow_row;     // [rows]
-    T *request, *row_begin, *length, *selects, *lead_begin;  // [items + 1]
+    T *tokens, *item, *position, *lead_row, *follow_row;                // [rows]
+    T *request, *row_begin, *last_row, *length, *selects, *lead_begin;  // [items + 1]
   };
 
   Arrays<std::int32_t> arrays(std::byte* base) const {
@@ -72,7 +73,8 @@ class BatchWriter {
     for (std::int32_t** rows : {&a.tokens, &a.item, &a.position, &a.lead_row, &a.follow_row}) {
       *rows = carver.take<std::int32_t>(row_bytes_);
     }
-    for (std::int32_t** items : {&a.request, &a.row_begin, &a.length, &a.selects, &a.lead_begin}) {
+    for (std::int32_t** items :
+         {&a.request, &a.row_begin, &a.last_row, &a.length, &a.selects, &a.lead_begin}) {
       *items = carver.take<std::int32_t>(item_bytes_);
     }
     return a;
@@ -88,6 +90,7 @@ class BatchWriter {
     batch_.position = {at.position, rows};
     batch_.request = {at.request, items};
     batch_.row_begin = {at.row_begin, items + 1};
+    batch_.last_row = {at.last_row, items};
     batch_.length = {at.length, items};
     batch_.selects = {at.selects, items};
     batch_.lead_row = {at.lead_row, leads};
