@@ -42,6 +42,15 @@ inline index_t batch_row(const Array<const std::int32_t>& row_index, index_t i) 
   return row_index.size == 0 ? i : row_index.data[i];
 }
 
+/// KV heads of the target, of which head_of_kv_head[h] serves h; empty: each serves itself.
+inline index_t num_kv_heads(const Array<const std::int32_t>& head_of_kv_head,
+                            index_t heads) noexcept {
+  return head_of_kv_head.size == 0 ? heads : head_of_kv_head.size;
+}
+inline index_t serving_head(const Array<const std::int32_t>& head_of_kv_head, index_t h) noexcept {
+  return head_of_kv_head.size == 0 ? h : head_of_kv_head.data[h];
+}
+
 inline index_t num_items(const Batch& batch) noexcept {
   return static_cast<index_t>(batch.items.size());
 }

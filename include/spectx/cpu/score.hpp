@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <Eigen/Core>
+#include <limits>
+
+#include "spectx/cpu/context.hpp"
+#include "spectx/cpu/kv_rows.hpp"
+#include "spectx/dispatch.hpp"
+
+namespace spectx::cpu {
+
+/// The scores of one item: every key is read once and its products with the queries are kept, then
+/// the log sums are known, then the kept products become scores.
+template <class T>
+class ScoreItem {
+ public:
+  ScoreItem(const ScoreArgs& a, index_t item, Context& context)
+      : a_(a),
+        item_(item),
+        first_lead_(a.batch->lead_begin.data[item]),
+        leads_(a.batch->lead_begin.data[item + 1] - first_lead_),
+        request_(a.batch->request.data[item]),
+        tokens_(index_t{a.batch->position.data[a.batch->row_begin.data[item]]} + 1),
+        blocks_((tokens_ + kBlockTokens - 1) / kBlockTokens),
+        query_heads_(a.q.shape[1]),
+        group_(query_heads_ / a.keys.kv_heads),
+        context_(context) {
+    const index_t rows = leads_ * query_heads_;
+    Carver carver(
+        context.shared().reserve(rows * (padded<float>(tokens_) * 4 + blocks_ * 16) + 64));
+    products_ = carver.take<float>(rows * padded<float>(tokens_));
+    sums_ = carver.take<Sum>(rows * blocks_);
+  }
+
+  void run() {
+    const index_t tasks = a_.keys.kv_heads * blocks_;
+    const index_t block_bytes = kBlockTokens * a_.keys.k_dim * 4;
+    context_.for_ranges(tasks, block_bytes, [&](index_t begin, index_t end, int thread) {
+      for (index_t i = begin; i < end; ++i) multiply(i / blocks_, i % blocks_, thread);
+    });
+    for (index_t lead = 0; lead < leads_; ++lead) {
+      for (index_t h = 0; h < query_heads_; ++h) add_up(lead, h);
+    }
+    context_.for_ranges(tasks, kBlockTokens * 4, [&](index_t begin, index_t end, int thread) {
+      for (index_t i = begin; i < end; ++i) reduce(i / blocks_, i % blocks_, thread);
+    });
+  }
+
+ private:
+  using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  using Array = Eigen::Map<Eigen::ArrayXf, Eigen::Aligned64>;
+
+  static constexpr index_t kBlockTokens = 64;  // as floats, a block stays in the nearest cache
+  static constexpr float kNone = -std::numeric_limits<float>::infinity();
+
+  /// sum of exp(product - largest) over a block
+  struct Sum {
+    float largest, weight;
+  };
+
+  float* products(index_t lead, index_t query_head) const noexcept {
+    return products_ + (lead * query_heads_ + query_head) * padded<float>(tokens_);
+  }
+  Sum& sum(index_t lead, index_t query_head, index_t block) const noexcept {
+    return sums_[(lead * query_heads_ + query_head) * blocks_ + block];
+  }
+  float& log_sum(index_t lead, index_t query_head) const noexcept {
+    return row(a_.log_sum, first_lead_ + lead)[query_head];
+  }
+
+  void multiply(index_t head, index_t block, int thread) {
+    const index_t begin = block * kBlockTokens;
+    const index_t count = std::min(kBlockTokens, tokens_ - begin);
+    const index_t stride = padded<float>(a_.keys.k_dim);
+    Carver carver(context_.of_thread(thread).reserve((kBlockTokens + 1) * stride * 4));
+    float* const k = carver.take<float>(kBlockTokens * stride);
+    Eigen::Map<Eigen::VectorXf, Eigen::Aligned64> q(carver.take<float>(stride), a_.keys.k_dim);
+    KVRows(a_.keys, item_, request_, head).load<T>(begin, count, tokens_, k, stride, nullptr, 0);
+    const Eigen::Map<const Matrix, Eigen::Aligned64, Eigen::OuterStride<>> keys(
+        k, count, a_.keys.k_dim, Eigen::OuterStride<>(stride));
+    for (index_t lead = 0; lead < leads_; ++lead) {
+      for (index_t h = head * group_; h < (head + 1) * group_; ++h) {
+        const float* const from = row<const float>(a_.q, first_lead_ + lead, h);
+        for (index_t d = 0; d < a_.keys.k_dim; ++d) q[d] = from[d] * a_.scale;
+        Array to(products(lead, h) + begin, count);
+        to.matrix().noalias() = keys * q;
+        if (block == 0) to[0] = 0;
+        const bool has_nan = std::isnan(to.sum());
+        if (block == 0) to[0] = kNone;  // token 0 is no candidate
+        const float largest = has_nan ? 0 : to.maxCoeff();
+        const float weight = largest == kNone ? 0 : (to - largest).exp().sum();
+        sum(lead, h, block) = {largest, has_nan ? std::numeric_limits<float>::quiet_NaN() : weight};
+      }
+    }
+  }
+
+  /// log_sum, the blocks in ascending order.
+  void add_up(index_t lead, index_t query_head) const noexcept {
+    const Sum* const sums = &sum(lead, query_head, 0);
+    float largest = kNone;
+    for (index_t b = 0; b < blocks_; ++b) largest = std::max(largest, sums[b].largest);
+    double weight = 0;
+    for (index_t b = 0; b < blocks_; ++b) {
+      if (sums[b].largest == kNone) continue;
+      weight += static_cast<double>(sums[b].weight) *
+                std::exp(static_cast<double>(sums[b].largest) - static_cast<double>(largest));
+    }
+    log_sum(lead, query_head) = static_cast<float>(static_cast<double>(largest) + std::log(weight));
+  }
+
+  void reduce(index_t head, index_t block, int thread) {
+    const index_t begin = block * kBlockTokens;
+    const index_t count = std::min(kBlockTokens, tokens_ - begin);
+    Carver carver(context_.of_thread(thread).reserve(kBlockTokens * 4 * 2));
+    Array best(carver.take<float>(kBlockTokens), count);
+    Array total(carver.take<float>(kBlockTokens), count);
+    Eigen::Map<Eigen::ArrayXf> to(row(a_.scores, item_, head) + begin, count);
+    for (index_t lead = 0; lead < leads_; ++lead) {
+      best.setConstant(kNone);
+      for (index_t h = head * group_; h < (head + 1) * group_; ++h) {
+        raise(products(lead, h) + begin, log_sum(lead, h), best);
+      }
+      if (a_.reduce == GroupReduce::mean) {
+        total.setZero();
+        for (index_t h = head * group_; h < (head + 1) * group_; ++h) {
+          total += (Array(products(lead, h) + begin, count) - log_sum(lead, h) - best).exp();
+        }
+        best += (total / static_cast<float>(group_)).log();
+      }
+      if (lead == 0) {
+        to = best;
+      } else {
+        raise(best.data(), 0, to);
+      }
+    }
+    if (block == 0) to[0] = kNone;
+  }
+
+  /// to = max(to, from - minus); NaN stays.
+  template <class To>
+  static void raise(const float* from, float minus, To& to) noexcept {
+    for (index_t i = 0; i < to.size(); ++i) {
+      const float value = from[i] - minus;
+      to[i] = value > to[i] || value != value ? value : to[i];
+    }
+  }
+
+  const ScoreArgs& a_;
+  index_t item_, first_lead_, leads_, request_, tokens_, blocks_, query_heads_, group_;
+  Context& context_;
+  float* products_ = nullptr;  // [leads, query_heads, tokens]
+  Sum* sums_ = nullptr;        // [leads, query_heads, blocks]
+};
+
+inline void score(const ScoreArgs& a, Context& context) {
+  assert(a.q.dtype == DType::f32 && a.scores.dtype == DType::f32 && a.log_sum.dtype == DType::f32);
+  dispatch_dtype(a.keys.dtype, [&]<class T>() {
+    for (index_t i = 0; i < num_items(*a.batch); ++i) {
+      if (a.batch->selects.data[i] != 0) ScoreItem<T>(a, i, context).run();
+    }
+  });
+}
+
+}  // namespace spectx::cpu
