@@ -68,7 +68,7 @@ void read_rope_scaling(const io::Gguf& file, const Keys& keys, Rope& rope) {
     rope.scaling = RopeScaling::linear;
   } else if (type == "yarn") {
     rope.scaling = RopeScaling::yarn;
-    rope.original_length = keys.positive("rope.scaling.original_context_length");
+    rope.original_length = static_cast<float>(keys.count("rope.scaling.original_context_length"));
     rope.beta_fast = keys.positive_or("rope.scaling.yarn_beta_fast", rope.beta_fast);
     rope.beta_slow = keys.positive_or("rope.scaling.yarn_beta_slow", rope.beta_slow);
     // The file's factor multiplies the one that follows from the scaling.

@@ -34,6 +34,7 @@ struct TinyLlama {
   double rms_eps = 1e-5;
   std::map<std::string, Tensor> tensors;
   std::string architecture = "llama";
+  GgufWriter more;  // metadata beside the usual ones
 
   const std::vector<float>& values(const std::string& name) const {
     return tensors.at(name).values;
@@ -118,8 +119,9 @@ inline std::string TinyLlama::gguf() const {
   file.raw("GGUF", 4);
   file.number(std::uint32_t{3});
   file.number(std::uint64_t{tensors.size()});
-  file.number(meta.keys());
+  file.number(meta.keys() + more.keys());
   file.raw(meta.bytes().data(), meta.bytes().size());
+  file.raw(more.bytes().data(), more.bytes().size());
   std::uint64_t offset = 0;
   for (const auto& [name, tensor] : tensors) {
     file.text(name);
