@@ -143,6 +143,10 @@ def safetensors(header, data=b"", size=None):
     return struct.pack("<Q", len(raw) if size is None else size) + raw + data
 
 
+def index(content):
+    return json.dumps(content).encode()
+
+
 def every_dtype():
     header, at = {"__metadata__": {"format": "pt"}}, 0
     for name, bits in {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8,
@@ -167,7 +171,23 @@ def safetensors_files():
         "any_order": safetensors({"b": entry("U8", [4], 4, 8), "a": entry("U8", [4], 0, 4)}, data),
         "odd_names": safetensors({"\u202e\x1b\x00": f32, "__metadata__": {"\x07": "\u0000"}}, data),
     }
-    bad = {
+    shards = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    good["index"] = index({"metadata": {"total_size": 16, "ratio": 0.5, "x": None, "y": True,
+                                        "z": -1, "s": "text"}, "weight_map": shards})
+    bad_indices = {
+        "index_empty": b"{}",
+        "index_array": b"[]",
+        "index_cut": index({"weight_map": shards})[:-2],
+        "index_deep": b'{"weight_map":' * 2000,
+        "index_map_twice": b'{"weight_map":{},"weight_map":{}}',
+        "index_metadata_object": index({"metadata": {"a": {}}, "weight_map": shards}),
+        "index_unknown_field": index({"weights": shards}),
+        "index_file_number": index({"weight_map": {"a": 1}}),
+        "index_file_outside": index({"weight_map": {"a": "../model.safetensors"}}),
+        "index_file_nul": index({"weight_map": {"a": "model\0.safetensors"}}),
+        "index_tensor_twice": b'{"weight_map":{"a":"f","a":"f"}}',
+    }
+    bad = bad_indices | {
         "no_bytes": b"",
         "length_cut": b"\2\0\0",
         "length_far": safetensors({}, size=2**40),
