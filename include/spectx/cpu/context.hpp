@@ -46,7 +46,7 @@ class Carver {
   template <class T>
   T* take(index_t count) noexcept {
     T* const array = reinterpret_cast<T*>(next_);
-    next_ += padded<T>(count) * static_cast<index_t>(sizeof(T));
+    next_ += padded<std::byte>(count * static_cast<index_t>(sizeof(T)));
     return array;
   }
 
