@@ -26,10 +26,10 @@
 namespace spectx {
 
 struct CpuOptions {
-  int threads = 0;            // 0: one a core
-  bool two_memories = false;  // keeps the tiers apart, as on a machine with a device: an oracle
-  ParallelFor parallel_for;   // the host's threads instead of own ones
-  TraceSink trace;
+  int threads = 0;             // 0: one a core
+  bool two_memories = false;   // keeps the tiers apart, as on a machine with a device: an oracle
+  ParallelFor parallel_for{};  // the host's threads instead of own ones
+  TraceSink trace{};
 };
 
 /// Every operation on the cores of this machine. Streams run at the call; activations are f32.
