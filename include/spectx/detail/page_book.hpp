@@ -139,7 +139,7 @@ class PageBook {
     h.tokens = token_pages;
     if (target == layout_.groups) h.host = 0;
     tables.resident_groups(r) = static_cast<std::int32_t>(target);
-    tables.mark(r);
+    show_slots(r);
   }
 
   /// All rows are in `host_pages` host pages a group: frees everything on the device but head keys.

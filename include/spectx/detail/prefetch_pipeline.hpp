@@ -130,6 +130,12 @@ inline KVView PrefetchPipeline::append(index_t layer, TensorView k, TensorView v
     meter_.end_wait(group, stream);
     entered_group_ = group;
   }
+  if (batch_.needs_selection) {
+    rows.counts = selection_.counts.data;
+    rows.ids = selection_.ids.data;
+    rows.slot_of_rank = lists_.slot_of_rank;
+    rows.max_budget = selection_.max_budget;
+  }
   backend_.append_rows({.k = k,
                         .v = v,
                         .batch = &batch_,
@@ -137,12 +143,6 @@ inline KVView PrefetchPipeline::append(index_t layer, TensorView k, TensorView v
                         .slot_of_token = pool_.view().slot_of_token,
                         .max_length = pool_.plan().max_length},
                        stream);
-  if (batch_.needs_selection) {
-    rows.counts = selection_.counts.data;
-    rows.ids = selection_.ids.data;
-    rows.slot_of_rank = lists_.slot_of_rank;
-    rows.max_budget = selection_.max_budget;
-  }
   return rows;
 }
 

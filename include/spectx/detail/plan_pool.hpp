@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+
+#include "spectx/detail/page_demand.hpp"
+#include "spectx/planner_config.hpp"
+
+namespace spectx::detail {
+
+/// Device bytes beside the arena: tables, step lists, the head's workspace.
+inline index_t fixed_bytes(const ModelShape& shape, const PlannerConfig& config,
+                           const PoolPlan& plan) {
+  const PoolLayout layout(shape, plan);
+  return layout.table_bytes() + layout.step_list_bytes() +
+         HeadLayout(shape, plan, config.head, config.compute_dtype).bytes();
+}
+
+/// Layers whose rows of one token and KV head are a contiguous 2 KiB in the host tier, so that
+/// scattered reads reach the link's rate: a power of two, or all layers.
+inline index_t layers_per_group(const ModelShape& shape) {
+  constexpr index_t kRunBytes = 2048;
+  index_t layers = 1;
+  while (layers * shape.row_bytes() < kRunBytes) layers *= 2;
+  return std::min(layers, shape.cached_layers());
+}
+
+/// A plan with its arena and host tier as large as the memories allow, but no larger than all
+/// requests at max_length can use.
+inline PoolPlan plan_tiers(const ModelShape& shape, const PlannerConfig& config,
+                           bool has_host_tier) {
+  PoolPlan plan{.selection = config.selection,
+                .max_requests = config.max_requests,
+                .max_length = config.max_length,
+                .max_step_rows = config.max_step_rows,
+                .page_rows = config.page_rows,
+                .head_kv_heads = config.head.kv_heads,
+                .head_k_dim = config.head.k_dim,
+                .host_dtype = shape.dtype,
+                .write_batch = config.write_batch};
+  if (has_host_tier) {
+    const auto slots = static_cast<index_t>(
+        std::ceil(config.hot_buffer * static_cast<double>(config.selection.budget)));
+    plan.slots = ceil_div(slots, plan.page_rows) * plan.page_rows;
+    plan.group_layers = layers_per_group(shape);
+    plan.staging_pages = ceil_div(plan.max_length, plan.page_rows);
+  }
+  const PoolLayout layout(shape, plan);
+  const index_t all = plan.max_requests * (layout.groups * layout.token_pages + layout.key_pages) +
+                      2 * plan.staging_pages + layout.slot_pages;
+  const index_t bytes = config.device_bytes - config.model_bytes - config.head_weight_bytes -
+                        fixed_bytes(shape, config, plan);
+  plan.arena_pages = std::clamp<index_t>(bytes / layout.page_bytes, 0, all);
+  if (has_host_tier) {
+    plan.host_pages = std::min(config.host_bytes / layout.page_bytes,
+                               plan.max_requests * layout.groups * layout.token_pages);
+  }
+  return plan;
+}
+
+/// Whether `requests` requests of max_length can run to their end at once.
+inline bool holds_requests(const ModelShape& shape, const PoolPlan& plan, index_t requests) {
+  const PageDemand demand(plan, PoolLayout(shape, plan));
+  const index_t length = plan.max_length;
+  const index_t keys = demand.key_pages(length);
+  const index_t all_groups = requests * demand.groups();
+  if (all_groups * demand.token_pages(length) + requests * keys <= demand.limit()) return true;
+  if (!demand.can_leave(length)) return false;
+  const index_t counted = all_groups * demand.counted_pages(length, length) + requests * keys;
+  const index_t leaving = ceil_div(counted - demand.limit(), demand.relief(length, length));
+  return leaving <= all_groups && leaving * demand.token_pages(length) <= demand.host_pages();
+}
+
+/// The most requests of max_length that can run at once, at most max_requests.
+inline index_t requests_at_once(const ModelShape& shape, const PoolPlan& plan) {
+  index_t fit = 0;
+  for (index_t too_many = plan.max_requests + 1; fit + 1 < too_many;) {
+    const index_t middle = fit + (too_many - fit) / 2;
+    (holds_requests(shape, plan, middle) ? fit : too_many) = middle;
+  }
+  return fit;
+}
+
+/// Says what one request of max_length lacks.
+[[noreturn]] inline void throw_too_small(const ModelShape& shape, const PlannerConfig& config,
+                                         const PoolPlan& plan) {
+  const PoolLayout layout(shape, plan);
+  const index_t groups =
+      plan.has_host_tier() ? std::min(layout.token_pages, layout.slot_pages) : layout.token_pages;
+  const index_t pages =
+      layout.groups * groups + layout.key_pages + 2 * plan.staging_pages + layout.slot_pages;
+  if (pages > plan.arena_pages || !plan.has_host_tier()) {
+    throw OutOfMemory(
+        Tier::device, pages * layout.page_bytes + fixed_bytes(shape, config, plan),
+        std::max<index_t>(0, config.device_bytes - config.model_bytes - config.head_weight_bytes));
+  }
+  throw OutOfMemory(Tier::host, layout.groups * layout.token_pages * layout.page_bytes,
+                    config.host_bytes);
+}
+
+/// A host tier where it lets more requests run at once, or where it is forced.
+inline PoolPlan plan_pool(const ModelShape& shape, const PlannerConfig& config) {
+  const bool may_offload = !config.has_one_memory && config.host_bytes > 0;
+  const PoolPlan one_tier = plan_tiers(shape, config, false);
+  const index_t at_once = requests_at_once(shape, one_tier);
+  if (!config.force_host_tier && (!may_offload || at_once == config.max_requests)) {
+    if (at_once == 0) throw_too_small(shape, config, one_tier);
+    return one_tier;
+  }
+  const PoolPlan two_tiers = plan_tiers(shape, config, true);
+  const index_t at_once_offloaded = requests_at_once(shape, two_tiers);
+  if (!config.force_host_tier && at_once > 0 && at_once >= at_once_offloaded) return one_tier;
+  if (at_once_offloaded == 0) throw_too_small(shape, config, two_tiers);
+  return two_tiers;
+}
+
+}  // namespace spectx::detail

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <limits>
+
+#include "spectx/head_layout.hpp"
+#include "spectx/pool_layout.hpp"
+
+namespace spectx {
+
+/// How place() decides when a group leaves. `exact`: by the bytes that this library allocates.
+/// `paper`: by the threshold algorithm of SpeContext as printed; `paper_corrected`: with the factor
+/// that its numerator lacks. A pool's sizes and admission are exact in all three.
+enum class PlannerModel : std::uint8_t { exact, paper, paper_corrected };
+
+struct PlannerConfig {
+  PlannerModel model = PlannerModel::exact;
+  index_t device_bytes = 0;       // cap of the device's memory
+  index_t host_bytes = 0;         // cap of the host tier
+  index_t model_bytes = 0;        // weights and activations of the model itself, on the device
+  index_t head_weight_bytes = 0;  // of the retrieval head, on the device
+  bool has_one_memory = false;    // host and device memory are the same: no host tier
+  bool force_host_tier = false;   // have one even where everything fits on the device
+  SelectionConfig selection;
+  HeadShape head;
+  DType compute_dtype = DType::f32;  // of the head's activations
+  index_t max_requests = 32;
+  index_t max_length = 8192;    // tokens of one request
+  index_t max_step_rows = 544;  // rows of one batch: prompt chunk + decode rows
+  index_t page_rows = 64;
+  double hot_buffer = 2;  // device slots of an offloaded group, as a multiple of the budget
+  index_t write_batch = 32;
+};
+
+namespace detail {
+
+inline constexpr index_t kMaxDimension = index_t{1} << 20;  // heads, layers, head dims
+inline constexpr index_t kMaxBytes = index_t{1} << 60;
+inline constexpr index_t kMaxRows = std::numeric_limits<std::int32_t>::max();  // ids are int32
+
+inline void check_dimensions(const ModelShape& s, const HeadShape& head) {
+  const auto in_range = [](index_t n) { return n >= 0 && n <= kMaxDimension; };
+  expects(in_range(s.layers), "ModelShape: layers must be in 1 .. 2^20");
+  expects(in_range(s.query_heads), "ModelShape: query_heads must be in 1 .. 2^20");
+  expects(in_range(s.kv_heads), "ModelShape: kv_heads must be in 1 .. 2^20");
+  expects(in_range(s.k_dim), "ModelShape: k_dim must be in 1 .. 2^20");
+  expects(in_range(s.v_dim), "ModelShape: v_dim must be in 1 .. 2^20");
+  expects(in_range(s.hidden), "ModelShape: hidden must be in 1 .. 2^20");
+  check_shape(s);
+  expects(in_range(head.kv_heads), "HeadShape: kv_heads must be in 0 .. 2^20");
+  if (head.kv_heads == 0) return;
+  expects(
+      head.query_heads > 0 && in_range(head.query_heads) && head.query_heads % head.kv_heads == 0,
+      "HeadShape: query_heads must be a positive multiple of kv_heads, at most 2^20");
+  expects(head.k_dim > 0 && in_range(head.k_dim) && head.k_dim % 2 == 0,
+          "HeadShape: k_dim must be positive and even, at most 2^20");
+}
+
+/// Throws unless every size that follows is far from the end of 64 bits, so that the layouts can
+/// multiply without looking.
+inline void check_magnitude(const ModelShape& s, const PlannerConfig& c) {
+  const auto real = [](index_t n) { return static_cast<double>(n); };
+  const double slots = c.hot_buffer * real(c.selection.budget);
+  expects(slots < real(kMaxRows), "PlannerConfig: hot_buffer * budget must be below 2^31");
+  const double rows = real(c.max_length) + slots + 2 * real(c.page_rows);
+  const double row = real(s.kv_heads) * real(s.row_bytes());
+  const double cache = rows * row * (2 * real(s.layers) + 4);
+  const double features = (real(c.max_step_rows) + 64) * (4 * real(s.hidden) + 64);
+  const double keys = real(c.head.query_heads + c.head.kv_heads) * (real(c.head.k_dim) + 2);
+  const double bytes = real(c.max_requests) * (cache + 64 * rows * real(s.kv_heads) +
+                                               8 * (features + (rows + 64) * keys)) +
+                       8 * real(c.max_step_rows) * (keys + 64);
+  expects(bytes < 0x1p60, "PlannerConfig: max_requests * max_length is too large for this shape");
+}
+
+/// Throws InvalidArgument that names the first field that is wrong.
+inline void check_plan(const ModelShape& shape, const PlannerConfig& c) {
+  check_dimensions(shape, c.head);
+  check_selection(c.selection);
+  expects(c.selection.budget <= kMaxRows, "SelectionConfig: budget must be below 2^31");
+  expects(c.device_bytes > 0 && c.device_bytes <= kMaxBytes,
+          "PlannerConfig: device_bytes must be in 1 .. 2^60");
+  expects(c.host_bytes >= 0 && c.host_bytes <= kMaxBytes,
+          "PlannerConfig: host_bytes must be in 0 .. 2^60");
+  expects(c.model_bytes >= 0 && c.model_bytes <= kMaxBytes,
+          "PlannerConfig: model_bytes must be in 0 .. 2^60");
+  expects(c.head_weight_bytes >= 0 && c.head_weight_bytes <= kMaxBytes,
+          "PlannerConfig: head_weight_bytes must be in 0 .. 2^60");
+  expects(c.max_requests > 0 && c.max_requests <= kMaxDimension,
+          "PlannerConfig: max_requests must be in 1 .. 2^20");
+  expects(c.max_length > 0 && c.max_length <= kMaxRows,
+          "PlannerConfig: max_length must be in 1 .. 2^31 - 1");
+  expects(c.max_step_rows > 0 && c.max_step_rows <= kMaxRows,
+          "PlannerConfig: max_step_rows must be in 1 .. 2^31 - 1");
+  expects(c.page_rows > 0 && c.page_rows <= kMaxDimension,
+          "PlannerConfig: page_rows must be in 1 .. 2^20");
+  expects(c.hot_buffer >= 1 && c.hot_buffer <= 1024,
+          "PlannerConfig: hot_buffer must be in 1 .. 1024");
+  expects(c.write_batch > 0, "PlannerConfig: write_batch must be positive");
+  expects(dtype_bytes(c.compute_dtype) >= 2 && c.compute_dtype != DType::i32,
+          "PlannerConfig: compute_dtype must be f32, f16 or bf16");
+  expects(!c.has_one_memory || !c.force_host_tier,
+          "PlannerConfig: force_host_tier needs two memories");
+  const bool may_offload = !c.has_one_memory && (c.host_bytes > 0 || c.force_host_tier);
+  expects(!may_offload || c.selection.recent_window > c.write_batch,
+          "PlannerConfig: recent_window must be larger than write_batch, which it protects");
+  check_magnitude(shape, c);
+}
+
+}  // namespace detail
+}  // namespace spectx

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+#include <limits>
+
+#include "catch.hpp"
+#include "spectx/cpu/backend.hpp"
+#include "support/pool_simulation.hpp"
+
+using namespace spectx;
+
+namespace {
+
+/// Small enough that pages run out, groups are of unequal size and slots must be reused.
+ModelShape small_shape() {
+  return {.layers = 4,
+          .query_heads = 4,
+          .kv_heads = 2,
+          .k_dim = 4,
+          .v_dim = 6,
+          .hidden = 8,
+          .vocabulary = 16,
+          .dtype = DType::f32,
+          .rope = {},
+          .attention = {AttentionKind::full, AttentionKind::full, AttentionKind::sliding,
+                        AttentionKind::full}};
+}
+
+PoolPlan small_plan() {
+  PoolPlan plan;
+  plan.selection = {.budget = 20, .sinks = 1, .recent_window = 8};
+  plan.max_requests = 5;
+  plan.max_length = 120;
+  plan.max_step_rows = 40;
+  plan.page_rows = 4;
+  plan.group_layers = 2;
+  plan.slots = 24;
+  plan.staging_pages = 40;
+  plan.arena_pages = 2 * 40 + 130;
+  plan.host_pages = 180;
+  plan.host_dtype = DType::f32;
+  plan.write_batch = 4;
+  return plan;
+}
+
+}  // namespace
+
+TEST_CASE("random requests, steps, moves, parks and rewinds agree with a plain map") {
+  const unsigned seed = GENERATE(1U, 2U, 3U, 4U);
+  CAPTURE(seed);
+  const auto backend = make_cpu_backend({.threads = 1, .two_memories = true});
+  const index_t pages_at_start = 2 * small_plan().staging_pages;
+  test::PoolSimulation simulation(*backend, small_shape(), small_plan(), seed);
+  // Means of whole numbers below 2^10: one rounding of the sum's quotient, one of each weight.
+  const double tolerance = 256 * static_cast<double>(std::numeric_limits<float>::epsilon());
+  for (int i = 0; i < SPECTX_TEST_OPERATIONS / 4; ++i) {
+    CAPTURE(i);
+    const double error = simulation.operate();
+    if (!(error <= tolerance)) REQUIRE(error <= tolerance);
+  }
+  // The test has teeth only if it went everywhere.
+  REQUIRE(simulation.out_of_memory() > 0);
+  REQUIRE(simulation.fetched() > 0);
+  REQUIRE(simulation.steps() > SPECTX_TEST_OPERATIONS / 20);
+  simulation.close_all();
+  const PoolStats stats = simulation.pool().stats();
+  REQUIRE(stats.device_used == pages_at_start * simulation.pool().layout().page_bytes);
+  REQUIRE(stats.host_used == 0);
+}

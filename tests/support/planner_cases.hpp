@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "spectx/memory_planner.hpp"
+
+namespace spectx::test {
+
+/// Three groups of eight layers.
+inline ModelShape planner_shape(index_t query_heads = 4, index_t kv_heads = 2) {
+  return {.layers = 24,
+          .query_heads = query_heads,
+          .kv_heads = kv_heads,
+          .k_dim = 64,
+          .v_dim = 64,
+          .hidden = 256,
+          .vocabulary = 1000,
+          .dtype = DType::bf16,
+          .rope = {},
+          .attention = {}};
+}
+
+/// Pages of 16 tokens, slots of two pages, requests of at most 16 pages. No memory yet.
+inline PlannerConfig planner_config() {
+  PlannerConfig config;
+  config.selection = {.budget = 32, .sinks = 2, .recent_window = 8};
+  config.head = {.query_heads = 4, .kv_heads = 2, .k_dim = 64};
+  config.max_requests = 4;
+  config.max_length = 256;
+  config.max_step_rows = 32;
+  config.page_rows = 16;
+  config.hot_buffer = 1;
+  config.write_batch = 4;
+  return config;
+}
+
+/// With a device tier of `arena_pages` and a host tier of `host_pages`, of which the arena's
+/// staging takes twice max_length.
+inline PlannerConfig planner_config(const ModelShape& shape, index_t arena_pages,
+                                    index_t host_pages, PlannerConfig config = planner_config()) {
+  config.force_host_tier = true;
+  config.device_bytes = index_t{1} << 40;
+  config.host_bytes = index_t{1} << 40;
+  const PoolPlan plan = detail::plan_tiers(shape, config, /*has_host_tier=*/true);
+  const index_t page_bytes = PoolLayout(shape, plan).page_bytes;
+  config.device_bytes = arena_pages * page_bytes + detail::fixed_bytes(shape, config, plan);
+  config.host_bytes = host_pages * page_bytes;
+  return config;
+}
+
+}  // namespace spectx::test

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <vector>
+
+#include "spectx/kv_pool.hpp"
+#include "spectx/prefetch_pipeline.hpp"
+
+namespace spectx::test {
+
+/// Drives a KVPool and a PrefetchPipeline through random operations beside a plain map of what
+/// every request holds. A row's values are a hash of the write that made it, and every step attends
+/// with q = 0, so that its output is the mean of the selected rows: one wrong row and it differs.
+class PoolSimulation {
+ public:
+  PoolSimulation(Backend& backend, const ModelShape& shape, const PoolPlan& plan, unsigned seed)
+      : backend_(backend),
+        pool_(backend, shape, plan, backend.memories()),
+        pipeline_(backend, pool_, {}),
+        stream_(backend.make_stream()),
+        random_(seed) {
+    const index_t rows = plan.max_step_rows;
+    const index_t width = std::max(shape.query_heads, shape.kv_heads) * (shape.k_dim + shape.v_dim);
+    k_ = Buffer(backend.memories().device, rows * width * 4);
+    v_ = Buffer(backend.memories().device, rows * width * 4);
+    q_ = Buffer(backend.memories().device, rows * width * 4);
+    out_ = Buffer(backend.memories().device, rows * width * 4);
+    selection_memory_ = Buffer(backend.memories().device, plan.max_requests * shape.kv_heads *
+                                                              (plan.selection.budget + 1) * 4);
+    backend.fill(q_.data(), 0, q_.bytes(), stream_);
+  }
+
+  /// Returns the largest error of an output, relative to the largest value.
+  double operate() {
+    const int what = number(0, 99);
+    try {
+      if (what < 8) return open();
+      if (what < 12) return close();
+      if (what < 17) return rewind();
+      if (what < 27) return move();
+      if (what < 30) return park();
+      if (what < 33) return resume();
+      if (what < 38) return warm();
+      return step(/*is_ended=*/what < 97);
+    } catch (const OutOfMemory&) {
+      ++out_of_memory_;
+      return 0;
+    }
+  }
+
+  void close_all() {
+    while (!live_.empty()) close();
+  }
+  const KVPool& pool() const { return pool_; }
+  index_t out_of_memory() const { return out_of_memory_; }
+  index_t fetched() const { return fetched_; }
+  index_t steps() const { return steps_; }
+
+ private:
+  struct Live {
+    std::vector<std::uint32_t> rows;  // the write that made each row
+    index_t final_length = 0;
+    bool is_parked = false;
+  };
+
+  int number(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
+  std::map<std::int32_t, Live>::iterator any() {
+    return std::next(live_.begin(), number(0, static_cast<int>(live_.size()) - 1));
+  }
+  /// A multiple of 1 below 2^10, so that sums of a thousand are exact in float.
+  static float value(std::uint32_t write, index_t layer, index_t head, index_t d) {
+    std::uint32_t x = write * 2654435761U + static_cast<std::uint32_t>(layer * 97 + head * 31 + d);
+    x = (x ^ (x >> 15)) * 2246822519U;
+    x = (x ^ (x >> 13)) * 3266489917U;
+    return static_cast<float>((x >> 16) % 1024);
+  }
+
+  double open() {
+    if (static_cast<index_t>(live_.size()) == pool_.plan().max_requests) return 0;
+    Live live;
+    live.final_length = number(1, static_cast<int>(pool_.plan().max_length));
+    const RequestId id = pool_.open(live.final_length);
+    live_[id.value] = live;
+    return 0;
+  }
+  double close() {
+    if (live_.empty()) return 0;
+    const auto it = any();
+    pool_.close({it->first}, stream_);
+    live_.erase(it);
+    return 0;
+  }
+  double rewind() {
+    if (live_.empty()) return 0;
+    const auto it = any();
+    if (it->second.is_parked) return 0;
+    const int length = static_cast<int>(it->second.rows.size());
+    const int to = number(0, 3) == 0 ? number(0, length) : std::max(0, length - number(0, 4));
+    pool_.rewind({it->first}, to, stream_);
+    it->second.rows.resize(static_cast<std::size_t>(to));
+    return 0;
+  }
+  double move() {
+    std::vector<std::int32_t> target;
+    for (const RequestNeed& need : pool_.needs()) {
+      const bool changes = number(0, 2) == 0;
+      target.push_back(changes ? number(0, static_cast<int>(pool_.layout().groups))
+                               : need.resident_groups);
+    }
+    pipeline_.apply({.needs = pool_.needs(), .resident_groups = target}, stream_);
+    return 0;
+  }
+  double park() {
+    if (live_.empty()) return 0;
+    const auto it = any();
+    if (it->second.is_parked) return 0;
+    pipeline_.park({it->first}, stream_);
+    it->second.is_parked = true;
+    return 0;
+  }
+  double resume() {
+    if (live_.empty()) return 0;
+    const auto it = any();
+    if (!it->second.is_parked) return 0;
+    pipeline_.resume({it->first}, stream_);
+    it->second.is_parked = false;
+    return 0;
+  }
+  double warm() {
+    const Batch* batch = schedule();
+    if (batch != nullptr && batch->needs_selection) {
+      pipeline_.warm(*batch, select(*batch), stream_);
+      backend_.synchronize(stream_);
+    }
+    return 0;
+  }
+
+  /// Random items: prompt chunks, decode rows, drafts. Null: none.
+  const Batch* schedule() {
+    tokens_.assign(static_cast<std::size_t>(pool_.plan().max_step_rows), 1);
+    std::vector<BatchItem> items;
+    index_t rows = 0;
+    for (const auto& [id, live] : live_) {
+      if (live.is_parked || number(0, 3) == 0) continue;
+      const bool is_dense = live.rows.empty() || number(0, 3) == 0;
+      const index_t wanted = is_dense ? number(1, 20) : number(0, 3) == 0 ? number(2, 4) : 1;
+      const index_t room = std::min(live.final_length - static_cast<index_t>(live.rows.size()),
+                                    pool_.plan().max_step_rows - rows);
+      const index_t count = std::min(wanted, room);
+      if (count <= 0) continue;
+      items.push_back({{id}, {tokens_.data(), static_cast<std::size_t>(count)}, is_dense});
+      rows += count;
+    }
+    std::shuffle(items.begin(), items.end(), random_);
+    return items.empty() ? nullptr : &pool_.schedule(items, stream_);
+  }
+
+  /// Any selector may write a selection: here a random one that drifts slowly.
+  Selection select(const Batch& batch) {
+    const SelectionConfig& rule = pool_.plan().selection;
+    const index_t heads = pool_.shape().kv_heads;
+    chosen_.assign(batch.items.size() * static_cast<std::size_t>(heads), {});
+    std::vector<std::int32_t> ids(chosen_.size() * static_cast<std::size_t>(rule.budget));
+    std::vector<std::int32_t> counts;
+    for (std::size_t i = 0; i < batch.items.size(); ++i) {
+      const ScheduledItem& item = batch.items[i];
+      const index_t length = item.first + item.rows;
+      for (index_t h = 0; h < heads; ++h) {
+        std::vector<std::int32_t>& mine =
+            chosen_[i * static_cast<std::size_t>(heads + 0) + static_cast<std::size_t>(h)];
+        const index_t stride = number(1, 7);
+        for (index_t id = 0; id < length; ++id) {
+          const bool is_forced = id < rule.sinks || id >= length - rule.recent_window;
+          const index_t left = rule.budget - rule.recent_window - static_cast<index_t>(mine.size());
+          const bool fits = length <= rule.budget || is_forced || (left > 0 && id % stride == 0);
+          if (fits) mine.push_back(static_cast<std::int32_t>(id));
+        }
+        const std::size_t at = (i * static_cast<std::size_t>(heads) + static_cast<std::size_t>(h)) *
+                               static_cast<std::size_t>(rule.budget);
+        std::copy(mine.begin(), mine.end(), ids.begin() + static_cast<std::ptrdiff_t>(at));
+        counts.push_back(item.selects ? static_cast<std::int32_t>(mine.size()) : kAllTokens);
+      }
+    }
+    auto* device_ids = reinterpret_cast<std::int32_t*>(selection_memory_.data());
+    auto* device_counts = device_ids + ids.size();
+    backend_.copy(device_ids, ids.data(), static_cast<index_t>(ids.size() * 4), stream_);
+    backend_.copy(device_counts, counts.data(), static_cast<index_t>(counts.size() * 4), stream_);
+    return {.ids = {device_ids, static_cast<index_t>(ids.size())},
+            .counts = {device_counts, static_cast<index_t>(counts.size())},
+            .coverage = {},
+            .max_budget = rule.budget};
+  }
+
+  double step(bool is_ended) {
+    const Batch* batch = schedule();
+    if (batch == nullptr) return 0;
+    if (!is_ended && number(0, 1) == 0) return 0;  // scheduled and forgotten
+    const Selection selection = select(*batch);
+    std::vector<std::uint32_t> writes;
+    for (index_t r = 0; r < batch->num_rows; ++r) writes.push_back(++write_);
+    pipeline_.begin_step(*batch, selection, stream_);
+    double worst = 0;
+    for (index_t layer = 0; layer < pool_.shape().layers; ++layer) {
+      if (pool_.group_of(layer) < 0) continue;
+      worst = std::max(worst, run_layer(layer, *batch, writes));
+    }
+    pipeline_.end_step(stream_);
+    backend_.synchronize(stream_);
+    std::size_t row = 0;
+    for (const ScheduledItem& item : batch->items) {
+      Live& live = live_[item.request.value];
+      for (index_t n = 0; n < item.rows; ++n) live.rows.push_back(writes[row++]);
+    }
+    fetched_ += pipeline_.report().misses;
+    ++steps_;
+    return worst;
+  }
+
+  double run_layer(index_t layer, const Batch& batch, const std::vector<std::uint32_t>& writes) {
+    const ModelShape& shape = pool_.shape();
+    const auto heads = shape.kv_heads;
+    std::vector<float> k(static_cast<std::size_t>(batch.num_rows * heads * shape.k_dim), 0.5F);
+    std::vector<float> v;
+    for (index_t r = 0; r < batch.num_rows; ++r) {
+      for (index_t h = 0; h < heads; ++h) {
+        for (index_t d = 0; d < shape.v_dim; ++d) {
+          v.push_back(value(writes[static_cast<std::size_t>(r)], layer, h, d));
+        }
+      }
+    }
+    backend_.copy(k_.data(), k.data(), static_cast<index_t>(k.size() * 4), stream_);
+    backend_.copy(v_.data(), v.data(), static_cast<index_t>(v.size() * 4), stream_);
+    const auto view = [&](const Buffer& b, index_t h, index_t dim) {
+      return split_heads(matrix_view(b.data(), DType::f32, batch.num_rows, h * dim), h, dim);
+    };
+    const KVView rows = pipeline_.append(layer, view(k_, heads, shape.k_dim),
+                                         view(v_, heads, shape.v_dim), stream_);
+    const TensorView out = view(out_, shape.query_heads, shape.v_dim);
+    backend_.attend(
+        {.q = view(q_, shape.query_heads, shape.k_dim), .kv = rows, .batch = &batch, .out = out},
+        stream_);
+    std::vector<float> got(static_cast<std::size_t>(out.size()));
+    backend_.copy(got.data(), out.data, out.size() * 4, stream_);
+    backend_.synchronize(stream_);
+    return compare(layer, batch, writes, got);
+  }
+
+  double compare(index_t layer, const Batch& batch, const std::vector<std::uint32_t>& writes,
+                 const std::vector<float>& got) const {
+    const ModelShape& shape = pool_.shape();
+    double worst = 0;
+    std::size_t at = 0;
+    std::size_t first_row = 0;
+    for (std::size_t i = 0; i < batch.items.size(); ++i) {
+      const ScheduledItem& item = batch.items[i];
+      std::vector<std::uint32_t> rows = live_.at(item.request.value).rows;
+      for (index_t n = 0; n < item.rows; ++n)
+        rows.push_back(writes[first_row + static_cast<std::size_t>(n)]);
+      for (index_t n = 0; n < item.rows; ++n) {
+        for (index_t q = 0; q < shape.query_heads; ++q) {
+          const index_t h = q / shape.group_size();
+          const auto& chosen =
+              chosen_[i * static_cast<std::size_t>(shape.kv_heads) + static_cast<std::size_t>(h)];
+          for (index_t d = 0; d < shape.v_dim; ++d, ++at) {
+            double sum = 0;
+            index_t count = 0;
+            const auto take = [&](index_t id) {
+              if (id > item.first + n) return;
+              sum += static_cast<double>(value(rows[static_cast<std::size_t>(id)], layer, h, d));
+              ++count;
+            };
+            if (item.selects) {
+              for (const std::int32_t id : chosen) take(id);
+            } else {
+              for (index_t id = 0; id <= item.first + n; ++id) take(id);
+            }
+            const double mean = sum / static_cast<double>(count);
+            worst = std::max(worst, std::abs(static_cast<double>(got[at]) - mean) / 1024);
+          }
+        }
+      }
+      first_row += static_cast<std::size_t>(item.rows);
+    }
+    return worst;
+  }
+
+  Backend& backend_;
+  KVPool pool_;
+  PrefetchPipeline pipeline_;
+  Stream stream_;
+  std::mt19937 random_;
+  std::map<std::int32_t, Live> live_;
+  std::vector<std::int32_t> tokens_;
+  std::vector<std::vector<std::int32_t>> chosen_;  // [items, kv_heads]
+  Buffer k_, v_, q_, out_, selection_memory_;
+  std::uint32_t write_ = 0;
+  index_t out_of_memory_ = 0;
+  index_t fetched_ = 0;
+  index_t steps_ = 0;
+};
+
+}  // namespace spectx::test
