@@ -2,6 +2,7 @@
 #include "llama/config.hpp"
 
 #include <cmath>
+#include <limits>
 #include <string>
 
 namespace spectx::llama {
@@ -24,6 +25,13 @@ class Keys {
   index_t count(const std::string& key) const {
     return checked(key, file_.get<std::int64_t>("llama." + key));
   }
+  index_t tokens(const std::string& key) const {
+    const auto value = file_.get<std::int64_t>("llama." + key);
+    if (value < 1 || value > std::numeric_limits<std::int32_t>::max()) {
+      fail("llama." + key + " is " + std::to_string(value) + ", no possible number of tokens");
+    }
+    return value;
+  }
   index_t count_or(const std::string& key, index_t otherwise) const {
     return has(key) ? count(key) : otherwise;
   }
@@ -44,7 +52,7 @@ class Keys {
 
  private:
   index_t checked(const std::string& key, std::int64_t value) const {
-    constexpr index_t kMost = index_t{1} << 24;  // products of two stay far from overflow
+    constexpr index_t kMost = index_t{1} << 18;  // products of three stay far from overflow
     if (value < 1 || value > kMost) {
       fail("llama." + key + " is " + std::to_string(value) + ", not in [1, " +
            std::to_string(kMost) + "]");
@@ -68,7 +76,7 @@ void read_rope_scaling(const io::Gguf& file, const Keys& keys, Rope& rope) {
     rope.scaling = RopeScaling::linear;
   } else if (type == "yarn") {
     rope.scaling = RopeScaling::yarn;
-    rope.original_length = static_cast<float>(keys.count("rope.scaling.original_context_length"));
+    rope.original_length = static_cast<float>(keys.tokens("rope.scaling.original_context_length"));
     rope.beta_fast = keys.positive_or("rope.scaling.yarn_beta_fast", rope.beta_fast);
     rope.beta_slow = keys.positive_or("rope.scaling.yarn_beta_slow", rope.beta_slow);
     // The file's factor multiplies the one that follows from the scaling.
@@ -118,8 +126,13 @@ LlamaConfig llama_config(const io::Gguf& file) {
   c.feed_forward = keys.count("feed_forward_length");
   c.query_heads = keys.count("attention.head_count");
   c.kv_heads = keys.count_or("attention.head_count_kv", c.query_heads);
-  c.context_length = keys.count("context_length");
+  c.context_length = keys.tokens("context_length");
   c.rms_eps = keys.positive("attention.layer_norm_rms_epsilon");
+  const auto num_tensors = static_cast<index_t>(file.tensors().size());
+  if (c.layers > num_tensors) {
+    keys.fail("llama.block_count is " + std::to_string(c.layers) + ", but there are only " +
+              std::to_string(num_tensors) + " tensors");
+  }
   if (c.query_heads % c.kv_heads != 0) {
     keys.fail("llama.attention.head_count must be a multiple of llama.attention.head_count_kv");
   }

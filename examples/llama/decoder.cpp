@@ -47,9 +47,11 @@ void LlamaDecoder::embed(const Batch& batch, StreamView stream) {
   expects(batch.num_rows <= config_.max_step_rows,
           "LlamaDecoder::embed: the batch has more than max_step_rows rows");
   num_rows_ = batch.num_rows;
-  backend_.embed(
-      {.table = weights_.embeddings(), .tokens = batch.tokens, .row_index = {}, .out = hidden()},
-      stream);
+  backend_.embed({.table = weights_.all().embeddings,
+                  .tokens = batch.tokens,
+                  .row_index = {},
+                  .out = hidden()},
+                 stream);
 }
 
 LlamaDecoder::Qkv LlamaDecoder::qkv(index_t layer, const Batch& batch, StreamView stream) {
@@ -102,7 +104,7 @@ void LlamaDecoder::finish(index_t layer, StreamView stream) {
 
 void LlamaDecoder::norm_for_logits(index_t first, index_t count, index_t to, StreamView stream) {
   backend_.rms_norm({.x = rows(buffers_.hidden, first, count),
-                     .weight = weights_.final_norm(),
+                     .weight = weights_.all().final_norm,
                      .out = rows(buffers_.logit_in, to, count),
                      .eps = weights_.config().rms_eps},
                     stream);
@@ -110,7 +112,7 @@ void LlamaDecoder::norm_for_logits(index_t first, index_t count, index_t to, Str
 
 TensorView LlamaDecoder::project_logits(index_t count, StreamView stream) {
   const TensorView out = rows(buffers_.logits, 0, count);
-  backend_.matmul({.x = rows(buffers_.logit_in, 0, count), .w = weights_.head(), .out = out},
+  backend_.matmul({.x = rows(buffers_.logit_in, 0, count), .w = weights_.all().head, .out = out},
                   stream);
   return out;
 }

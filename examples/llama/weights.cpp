@@ -18,14 +18,12 @@ std::string dimensions(const std::vector<index_t>& shape) {
   return text + "]";
 }
 
-/// Decodes tensors of a file into device memory through one host buffer.
+/// Decodes tensors of a file into device memory through one host buffer. Without a backend it only
+/// checks that they are as expected.
 class Loader {
  public:
-  Loader(Backend& backend, const io::Gguf& file, StreamView stream)
-      : backend_(backend),
-        file_(file),
-        stream_(stream),
-        staging_(static_cast<std::size_t>(kStagingBytes)) {}
+  Loader(const io::Gguf& file, Backend* backend, StreamView stream)
+      : file_(file), backend_(backend), stream_(stream) {}
 
   void vector(const std::string& name, TensorView to) {
     read(name, {to.shape[0]}, matrix_view(to.data, to.dtype, 1, to.shape[0]), 0);
@@ -39,8 +37,6 @@ class Loader {
     read(name, {to.shape[0], to.shape[1]}, to, dim);
   }
 
-  /// Until then tensors are only checked.
-  void start_reading() noexcept { is_check_ = false; }
   index_t num_seen() const noexcept { return num_seen_; }
 
  private:
@@ -52,7 +48,7 @@ class Loader {
                       ", but the metadata ask for " + dimensions(shape));
     }
     ++num_seen_;
-    if (is_check_) return;
+    if (backend_ == nullptr) return;
     const index_t row_bytes = to.shape[1] * dtype_bytes(to.dtype);
     const index_t unit = std::max<index_t>(head_dim, 1);  // whole heads stay together
     const index_t block = std::max(kStagingBytes / row_bytes / unit, index_t{1}) * unit;
@@ -62,7 +58,7 @@ class Loader {
       const index_t count = std::min(block, to.shape[0] - first);
       file_.read_rows(tensor, first, matrix_view(staging_.data(), to.dtype, count, to.shape[1]));
       if (head_dim > 0) split_halves(count, row_bytes, head_dim);
-      backend_.copy(rows(to, first, count).data, staging_.data(), count * row_bytes, stream_);
+      backend_->copy(rows(to, first, count).data, staging_.data(), count * row_bytes, stream_);
     }
   }
 
@@ -76,35 +72,19 @@ class Loader {
     }
   }
 
-  Backend& backend_;
   const io::Gguf& file_;
+  Backend* backend_;
   StreamView stream_;
   std::vector<std::byte> staging_;
   std::vector<std::byte> interleaved_;
   index_t num_seen_ = 0;
-  bool is_check_ = true;
 };
 
-/// Where every tensor lies in one block of memory.
-struct Placed {
-  TensorView embeddings, final_norm, head;
-  std::vector<LayerWeights> layers;
-};
-
-Placed place(Carver& carver, const LlamaConfig& c, DType dtype) {
-  Placed p;
-  p.embeddings = carver.matrix(dtype, c.vocabulary, c.hidden);
-  p.final_norm = carver.vector(DType::f32, c.hidden);
-  p.head = c.has_tied_embeddings ? p.embeddings : carver.matrix(dtype, c.vocabulary, c.hidden);
-  for (index_t l = 0; l < c.layers; ++l) {
-    p.layers.push_back({.attention_norm = carver.vector(DType::f32, c.hidden),
-                        .qkv = carver.matrix(dtype, c.qkv_rows(), c.hidden),
-                        .output = carver.matrix(dtype, c.hidden, c.query_heads * c.v_dim),
-                        .mlp_norm = carver.vector(DType::f32, c.hidden),
-                        .gate_up = carver.matrix(dtype, 2 * c.feed_forward, c.hidden),
-                        .down = carver.matrix(dtype, c.hidden, c.feed_forward)});
-  }
-  return p;
+/// Rows of a tensor that may have no memory yet.
+TensorView part(TensorView m, index_t begin, index_t count) {
+  if (m) return rows(m, begin, count);
+  m.shape[0] = count;
+  return m;
 }
 
 void load_layer(Loader& loader, const LlamaConfig& c, index_t l, const LayerWeights& to) {
@@ -113,23 +93,38 @@ void load_layer(Loader& loader, const LlamaConfig& c, index_t l, const LayerWeig
   const index_t k_rows = c.kv_heads * c.k_dim;
   const index_t v_rows = c.kv_heads * c.v_dim;
   loader.vector(block + "attn_norm.weight", to.attention_norm);
-  loader.rotary_matrix(block + "attn_q.weight", rows(to.qkv, 0, q_rows), c.k_dim);
-  loader.rotary_matrix(block + "attn_k.weight", rows(to.qkv, q_rows, k_rows), c.k_dim);
-  loader.matrix(block + "attn_v.weight", rows(to.qkv, q_rows + k_rows, v_rows));
+  loader.rotary_matrix(block + "attn_q.weight", part(to.qkv, 0, q_rows), c.k_dim);
+  loader.rotary_matrix(block + "attn_k.weight", part(to.qkv, q_rows, k_rows), c.k_dim);
+  loader.matrix(block + "attn_v.weight", part(to.qkv, q_rows + k_rows, v_rows));
   loader.matrix(block + "attn_output.weight", to.output);
   loader.vector(block + "ffn_norm.weight", to.mlp_norm);
-  loader.matrix(block + "ffn_gate.weight", rows(to.gate_up, 0, c.feed_forward));
-  loader.matrix(block + "ffn_up.weight", rows(to.gate_up, c.feed_forward, c.feed_forward));
+  loader.matrix(block + "ffn_gate.weight", part(to.gate_up, 0, c.feed_forward));
+  loader.matrix(block + "ffn_up.weight", part(to.gate_up, c.feed_forward, c.feed_forward));
   loader.matrix(block + "ffn_down.weight", to.down);
 }
 
-void load_all(Loader& loader, const LlamaConfig& c, const Placed& to) {
-  loader.matrix("token_embd.weight", to.embeddings);
-  loader.vector("output_norm.weight", to.final_norm);
-  if (!c.has_tied_embeddings) loader.matrix("output.weight", to.head);
-  for (index_t l = 0; l < c.layers; ++l) {
-    load_layer(loader, c, l, to.layers[static_cast<std::size_t>(l)]);
+/// Cuts every tensor out of the carver's memory and loads it.
+AllWeights load_all(Loader& loader, Carver& carver, const LlamaConfig& c, DType dtype) {
+  AllWeights all;
+  all.embeddings = carver.matrix(dtype, c.vocabulary, c.hidden);
+  all.final_norm = carver.vector(DType::f32, c.hidden);
+  all.head = all.embeddings;
+  loader.matrix("token_embd.weight", all.embeddings);
+  loader.vector("output_norm.weight", all.final_norm);
+  if (!c.has_tied_embeddings) {
+    all.head = carver.matrix(dtype, c.vocabulary, c.hidden);
+    loader.matrix("output.weight", all.head);
   }
+  for (index_t l = 0; l < c.layers; ++l) {
+    all.layers.push_back({.attention_norm = carver.vector(DType::f32, c.hidden),
+                          .qkv = carver.matrix(dtype, c.qkv_rows(), c.hidden),
+                          .output = carver.matrix(dtype, c.hidden, c.query_heads * c.v_dim),
+                          .mlp_norm = carver.vector(DType::f32, c.hidden),
+                          .gate_up = carver.matrix(dtype, 2 * c.feed_forward, c.hidden),
+                          .down = carver.matrix(dtype, c.hidden, c.feed_forward)});
+    load_layer(loader, c, l, all.layers.back());
+  }
+  return all;
 }
 
 /// A tensor that is left over (a bias, say) would change the result.
@@ -149,34 +144,23 @@ void check_all_known(const io::Gguf& file, const LlamaConfig& c, index_t num_kno
 
 }  // namespace
 
-index_t LlamaWeights::bytes(const LlamaConfig& config, DType dtype) {
-  Carver carver(nullptr);
-  place(carver, config, dtype);
-  return carver.bytes();
+index_t LlamaWeights::bytes(const io::Gguf& file, const LlamaConfig& config, DType dtype) {
+  Loader checker(file, nullptr, {});
+  Carver counter(nullptr);
+  load_all(checker, counter, config, dtype);
+  check_all_known(file, config, checker.num_seen());
+  return counter.bytes();
 }
 
 LlamaWeights::LlamaWeights(Backend& backend, const io::Gguf& file, const LlamaConfig& config,
                            DType dtype, StreamView stream)
-    : config_(config), dtype_(dtype) {
-  if (config.layers > static_cast<index_t>(file.tensors().size())) {
-    throw FileError(file.path() + ": llama.block_count is " + std::to_string(config.layers) +
-                    ", but there are only " + std::to_string(file.tensors().size()) + " tensors");
-  }
-  Loader loader(backend, file, stream);
-  Carver counter(nullptr);
-  load_all(loader, config, place(counter, config, dtype));  // checks before memory is taken
-  check_all_known(file, config, loader.num_seen());
-
-  storage_ = Buffer(backend.memories().device, counter.bytes());
+    : config_(config),
+      dtype_(dtype),
+      storage_(backend.memories().device, bytes(file, config, dtype)) {
+  Loader loader(file, &backend, stream);
   Carver carver(storage_.data());
-  Placed placed = place(carver, config, dtype);
-  loader.start_reading();
-  load_all(loader, config, placed);
+  all_ = load_all(loader, carver, config, dtype);
   backend.synchronize(stream);
-  embeddings_ = placed.embeddings;
-  final_norm_ = placed.final_norm;
-  head_ = placed.head;
-  layers_ = std::move(placed.layers);
 }
 
 }  // namespace spectx::llama

@@ -19,6 +19,13 @@ struct LayerWeights {
   TensorView down;            // [hidden, feed_forward]
 };
 
+struct AllWeights {
+  TensorView embeddings;  // [vocabulary, hidden]
+  TensorView final_norm;  // [hidden] f32
+  TensorView head;        // [vocabulary, hidden]; may be the embeddings
+  std::vector<LayerWeights> layers;
+};
+
 /// A decoder's weights in device memory. Immutable; owns one allocation, which must not outlive the
 /// backend.
 class LlamaWeights {
@@ -29,25 +36,21 @@ class LlamaWeights {
   LlamaWeights(Backend& backend, const io::Gguf& file, const LlamaConfig& config, DType dtype,
                StreamView stream);
 
-  /// Bytes of device memory that they take.
-  static index_t bytes(const LlamaConfig& config, DType dtype);
+  /// Bytes of device memory that they take. Throws like the constructor for tensors that do not
+  /// fit.
+  static index_t bytes(const io::Gguf& file, const LlamaConfig& config, DType dtype);
 
   const LlamaConfig& config() const noexcept { return config_; }
   DType dtype() const noexcept { return dtype_; }
-  const TensorView& embeddings() const noexcept { return embeddings_; }  // [vocabulary, hidden]
-  const LayerWeights& layer(index_t l) const { return layers_[static_cast<std::size_t>(l)]; }
-  const TensorView& final_norm() const noexcept { return final_norm_; }  // [hidden] f32
-  const TensorView& head() const noexcept { return head_; }              // [vocabulary, hidden]
+  const AllWeights& all() const noexcept { return all_; }
+  const LayerWeights& layer(index_t l) const { return all_.layers[static_cast<std::size_t>(l)]; }
   index_t bytes() const noexcept { return storage_.bytes(); }
 
  private:
   LlamaConfig config_;
   DType dtype_;
   Buffer storage_;
-  TensorView embeddings_;
-  TensorView final_norm_;
-  TensorView head_;
-  std::vector<LayerWeights> layers_;
+  AllWeights all_;
 };
 
 }  // namespace spectx::llama

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "llama/session.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "spectx/dispatch.hpp"
+#include "spectx/half.hpp"
+
+namespace spectx::llama {
+
+PlannerConfig Session::planner_config(const Backend& backend, const LlamaWeights& weights,
+                                      const LoadedHead* head, const SessionConfig& config) {
+  const DecoderConfig decoder{.max_step_rows = config.chunk_rows};
+  const DType compute = backend.compute_dtype(weights.dtype());
+  const bool has_one_memory = backend.has_one_memory();
+  PlannerConfig c;
+  c.device_bytes = config.device_bytes;
+  c.host_bytes = has_one_memory ? 0 : config.host_bytes;
+  c.model_bytes = weights.bytes() + LlamaDecoder::bytes(weights.config(), decoder, compute);
+  c.has_one_memory = has_one_memory;
+  c.selection = config.selection;
+  c.compute_dtype = compute;
+  c.max_requests = 1;
+  c.max_length = config.max_length;
+  c.max_step_rows = config.chunk_rows;
+  c.write_batch = std::max<index_t>(1, std::min(c.write_batch, c.selection.recent_window - 1));
+  if (head != nullptr) {
+    c.head = head->weights.shape;
+    c.head_weight_bytes = head->storage.bytes();
+  }
+  return c;
+}
+
+Session::Session(Backend& backend, const LlamaWeights& weights, const LoadedHead* head,
+                 const SessionConfig& config)
+    : backend_(backend),
+      weights_(weights),
+      stream_(backend.make_stream()),
+      device_memory_(backend.memories().device),
+      host_memory_(backend.memories().host),
+      decoder_(backend, weights, {.max_step_rows = config.chunk_rows}, stream_),
+      planner_(model_shape(weights.config(), weights.dtype()),
+               planner_config(backend, weights, head, config)),
+      pool_(backend, planner_.shape(), planner_.pool_plan(), {device_memory_, host_memory_}),
+      pipeline_(backend, pool_, {}),
+      request_(pool_.open(config.max_length)),
+      chunk_rows_(config.chunk_rows),
+      raw_logits_(static_cast<std::size_t>(weights.config().vocabulary *
+                                           dtype_bytes(backend.compute_dtype(weights.dtype())))),
+      host_logits_(static_cast<std::size_t>(weights.config().vocabulary)),
+      coverage_(static_cast<std::size_t>(2 * weights.config().kv_heads)) {
+  if (head != nullptr) {
+    head_.emplace(backend, pool_, head->weights, HeadConfig{},
+                  Memories{device_memory_, host_memory_});
+  }
+}
+
+const Batch& Session::schedule(std::span<const std::int32_t> tokens, bool is_dense) {
+  pipeline_.apply(planner_.place(pool_.needs()), stream_);
+  const BatchItem item{.request = request_, .tokens = tokens, .is_dense = is_dense};
+  return pool_.schedule({&item, 1}, stream_);
+}
+
+/// A prompt chunk of which no logits are wanted ends with the last layer's keys and values.
+void Session::run_layers(const Batch& batch, bool with_head, bool needs_output) {
+  const index_t layers = weights_.config().layers;
+  decoder_.embed(batch, stream_);
+  for (index_t layer = 0; layer < layers; ++layer) {
+    if (with_head) head_->observe(layer, batch, decoder_.hidden(), stream_);
+    const auto [q, k, v] = decoder_.qkv(layer, batch, stream_);
+    const KVView rows = pipeline_.append(layer, k, v, stream_);
+    if (layer + 1 == layers && !needs_output) return;
+    {
+      const TraceSpan span(backend_.trace(), "Session::attend");
+      backend_.attend({.q = q, .kv = rows, .batch = &batch, .out = decoder_.attention_out()},
+                      stream_);
+    }
+    decoder_.finish(layer, stream_);
+  }
+}
+
+void Session::run_chunks(index_t first, const std::function<void(index_t)>& progress) {
+  const std::span<const std::int32_t> tokens(prompt_.data(), prompt_.size() - 1);
+  for (auto begin = static_cast<std::size_t>(first); begin < tokens.size();) {
+    const TraceSpan span(backend_.trace(), "Session::chunk");
+    const auto count = std::min(static_cast<std::size_t>(chunk_rows_), tokens.size() - begin);
+    const Batch& batch = schedule(tokens.subspan(begin, count), true);
+    Selection everything;
+    if (head_) everything = head_->select(batch, stream_);
+    pipeline_.begin_step(batch, everything, stream_);
+    run_layers(batch, head_.has_value(), false);
+    pipeline_.end_step(stream_);
+    backend_.synchronize(stream_);
+    begin += count;
+    if (progress) progress(static_cast<index_t>(begin));
+  }
+  head_steps_ = 0;
+  warm();
+}
+
+/// So that the first step has no misses.
+void Session::warm() {
+  if (!head_ || !pool_.plan().has_host_tier()) return;
+  const Batch& batch = schedule({&prompt_.back(), 1}, false);
+  pipeline_.warm(batch, head_->select(batch, stream_), stream_);
+  pipeline_.wait_ready();
+}
+
+void Session::prefill(std::span<const std::int32_t> prompt,
+                      const std::function<void(index_t)>& progress) {
+  expects(!prompt.empty(), "Session::prefill: the prompt is empty");
+  expects(length() == 0, "Session::prefill: the session has a text already");
+  prompt_.assign(prompt.begin(), prompt.end());
+  run_chunks(0, progress);
+}
+
+void Session::rewind() {
+  const auto prefilled = static_cast<index_t>(prompt_.size()) - 1;
+  // The feature of the last prefilled row is kept for that many steps; where no step selects, none
+  // is needed.
+  const bool is_fed = head_steps_ < HeadLayout::kRingRows ||
+                      pool_.plan().max_length <= pool_.plan().selection.budget;
+  if (is_fed) {
+    pool_.rewind(request_, prefilled, stream_);
+    return warm();
+  }
+  // Rows that are run again make the feature anew. The first of them keeps its key, which has to be
+  // in a page that the rewind leaves.
+  index_t first = std::max<index_t>(0, prefilled - 1);
+  if (first > 0 && first % pool_.layout().key_page_rows == 0) --first;
+  pool_.rewind(request_, first, stream_);
+  run_chunks(first, {});
+}
+
+void Session::step(std::int32_t token, Attention attention) {
+  const TraceSpan span(backend_.trace(), "Session::step");
+  const bool selects = attention == Attention::selected && head_.has_value();
+  const Batch& batch = schedule({&token, 1}, !selects);
+  const Selection* selection = selects ? &head_->select(batch, stream_) : nullptr;
+  pipeline_.begin_step(batch, selects ? *selection : Selection{}, stream_);
+  run_layers(batch, selects, true);
+  pipeline_.end_step(stream_);
+  logits_ = decoder_.last_logits(batch, stream_);
+  backend_.synchronize(stream_);
+  head_steps_ += selects ? 1 : 0;
+  read_figures(batch, selection);
+}
+
+void Session::read_figures(const Batch& batch, const Selection* selection) {
+  const ModelShape& shape = pool_.shape();
+  const PoolPlan& plan = pool_.plan();
+  const ScheduledItem& item = batch.items.front();
+  const index_t length = item.first + item.rows;
+  const index_t rows = item.selects ? std::min(plan.selection.budget, length) : length;
+  const StepReport& report = pipeline_.report();
+  figures_ = {.path = report.path,
+              .kv_bytes = rows * shape.kv_heads * shape.row_bytes() * shape.cached_layers(),
+              .key_bytes = item.selects ? length * pool_.layout().key_row_bytes : 0,
+              .hits = report.hits,
+              .misses = report.misses,
+              .moved_bytes = report.bytes};
+  if (!item.selects || selection == nullptr || selection->coverage.size == 0) return;
+  backend_.copy(coverage_.data(), selection->coverage.data,
+                static_cast<index_t>(coverage_.size()) * 4, stream_);
+  backend_.synchronize(stream_);
+  double sum = 0;
+  for (std::size_t h = 0; h < coverage_.size(); h += 2) {
+    figures_.least_coverage = std::min(figures_.least_coverage, static_cast<double>(coverage_[h]));
+    sum += static_cast<double>(coverage_[h + 1]);
+  }
+  figures_.coverage = 2 * sum / static_cast<double>(coverage_.size());
+}
+
+std::int32_t Session::likeliest() {
+  std::int32_t token = 0;
+  decoder_.next_tokens(logits_, &token, stream_);
+  backend_.synchronize(stream_);
+  return token;
+}
+
+std::span<const float> Session::logits() {
+  const auto count = static_cast<index_t>(host_logits_.size());
+  backend_.copy(raw_logits_.data(), logits_.data, count * dtype_bytes(logits_.dtype), stream_);
+  backend_.synchronize(stream_);
+  dispatch_dtype(logits_.dtype, [&]<class T>() {
+    for (std::size_t i = 0; i < host_logits_.size(); ++i) {
+      T value;
+      std::memcpy(&value, &raw_logits_[i * sizeof(T)], sizeof(T));
+      host_logits_[i] = to_float(value);
+    }
+  });
+  return host_logits_;
+}
+
+MemoryFigures Session::memory() const {
+  const MemoryUse use = planner_.predict(pool_.needs());
+  return {.device_bytes = device_memory_.peak_bytes() + pool_.layout().step_list_bytes(),
+          .host_bytes = pool_.stats().host_used,
+          .planned_device_bytes = use.device_own(),
+          .planned_host_bytes = use.host_rows};
+}
+
+}  // namespace spectx::llama
