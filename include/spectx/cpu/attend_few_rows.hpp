@@ -2,9 +2,11 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <array>
 
 #include "spectx/cpu/context.hpp"
 #include "spectx/cpu/kv_rows.hpp"
+#include "spectx/cpu/lanes.hpp"
 
 namespace spectx::cpu {
 
@@ -35,14 +37,12 @@ class AttendFewRows {
   }
 
  private:
-  using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  using Block = Eigen::Map<const Matrix, Eigen::Aligned64, Eigen::OuterStride<>>;
-  using Vector = Eigen::Map<Eigen::VectorXf, Eigen::Aligned64>;
-  using ConstVector = Eigen::Map<const Eigen::VectorXf, Eigen::Aligned64>;
+  using Floats = Eigen::Map<Eigen::ArrayXf>;
+  using ConstFloats = Eigen::Map<const Eigen::ArrayXf>;
 
   static constexpr index_t kSplitRanks = 128;
-  static constexpr index_t kBlockRanks = 32;  // as floats, K and V stay in the nearest cache
-  static constexpr index_t kHeader = 16;      // floats before a partial's V: a cache line
+  static constexpr index_t kAhead = 8;    // rows asked for before they are read
+  static constexpr index_t kHeader = 16;  // floats before a partial's V: a cache line
   static constexpr index_t kMostPartialFloats = index_t{1} << 22;  // 16 MiB, but for a single item
 
   /// What the tasks of one item need.
@@ -132,33 +132,29 @@ class AttendFewRows {
     const index_t head = in_item / tasks_a_head(item);
     const index_t first_split = in_item % tasks_a_head(item) * task_splits_;
     const index_t last_split = std::min(first_split + task_splits_, item.splits);
-    const index_t k_stride = padded<float>(shape_.k_dim);
-    const index_t v_stride = padded<float>(shape_.v_dim);
-    const index_t floats =
-        (item.rows * shape_.group + kBlockRanks) * k_stride + kBlockRanks * v_stride + kBlockRanks;
-    Carver carver(context_.of_thread(thread).reserve(floats * 4));
-    float* const q = carver.take<float>(item.rows * shape_.group * k_stride);
-    float* const k = carver.take<float>(kBlockRanks * k_stride);
-    float* const v = carver.take<float>(kBlockRanks * v_stride);
-    float* const weights = carver.take<float>(kBlockRanks);
+    const index_t q_stride = padded<float>(shape_.k_dim);
+    const index_t q_floats = item.rows * shape_.group * q_stride;
+    Carver carver(context_.of_thread(thread).reserve((q_floats + shape_.group * kSplitRanks) * 4));
+    float* const q = carver.take<float>(q_floats);
+    float* const weights = carver.take<float>(shape_.group * kSplitRanks);
     load_queries(item, head, q);
 
     const KVRows rows = rows_of(item, head);
     const index_t seen = rows.visible(position(item, item.rows - 1));
-    const index_t last = std::min(last_split * kSplitRanks, seen);
-    for (index_t begin = first_split * kSplitRanks; begin < last; begin += kBlockRanks) {
-      const index_t count = std::min(kBlockRanks, last - begin);
-      rows.load<T>(begin, count, last, k, k_stride, v, v_stride);
+    std::array<const std::byte*, kSplitRanks + kAhead> addresses;
+    for (index_t split = first_split; split < last_split; ++split) {
+      const index_t begin = split * kSplitRanks;
+      if (begin >= seen) break;
+      const index_t count = std::min(kSplitRanks, seen - begin);
+      const index_t found = std::min(kSplitRanks + kAhead, seen - begin);
+      rows.find(begin, found, addresses.data());
+      std::fill(addresses.begin() + found, addresses.end(), addresses[0]);
       for (index_t r = 0; r < item.rows; ++r) {
         const index_t visible = std::min(count, rows.visible(position(item, r)) - begin);
         if (visible <= 0) continue;
-        const Block keys(k, visible, shape_.k_dim, Eigen::OuterStride<>(k_stride));
-        const Block values(v, visible, shape_.v_dim, Eigen::OuterStride<>(v_stride));
-        for (index_t g = 0; g < shape_.group; ++g) {
-          const ConstVector query(q + (r * shape_.group + g) * k_stride, shape_.k_dim);
-          float* const to = partial(item, r, head * shape_.group + g, begin / kSplitRanks);
-          accumulate(query, keys, values, begin % kSplitRanks == 0, weights, to);
-        }
+        const Vectors queries{q + r * shape_.group * q_stride, q_stride};
+        attend_split(queries, addresses.data(), visible, weights,
+                     partial(item, r, head * shape_.group, split), item.splits * partial_floats());
       }
     }
   }
@@ -173,25 +169,31 @@ class AttendFewRows {
     }
   }
 
-  /// Adds a block of rows to a partial, or begins it.
-  static void accumulate(const ConstVector& query, const Block& keys, const Block& values,
-                         bool is_first, float* weights, float* partial) {
-    Vector w(weights, keys.rows());
-    Vector sum(partial + kHeader, values.cols());
-    w.noalias() = keys * query;
-    const float block_max = w.maxCoeff();
-    const float largest = is_first ? block_max : std::max(partial[0], block_max);
-    w.array() = (w.array() - largest).exp();
-    if (is_first) {
-      partial[1] = w.sum();
-      sum.noalias() = values.transpose() * w;
-    } else {
-      const float shrink = std::exp(partial[0] - largest);
-      partial[1] = partial[1] * shrink + w.sum();
-      sum *= shrink;
-      sum.noalias() += values.transpose() * w;
-    }
-    partial[0] = largest;
+  /// The partials of the query heads of one row over `count` rows; `rows` goes on for kAhead more.
+  void attend_split(const Vectors& queries, const std::byte* const* rows, index_t count,
+                    float* weights, float* partials, index_t partial_stride) const {
+    const auto k_at = [rows, this](index_t i) {
+      // Chosen rows are scattered, and the hardware foresees none.
+      prefetch(rows[i + kAhead] + a_.kv.k_offset, shape_.k_dim * index_t{sizeof(T)});
+      prefetch(rows[i + kAhead] + a_.kv.v_offset, shape_.v_dim * index_t{sizeof(T)});
+      return reinterpret_cast<const T*>(rows[i] + a_.kv.k_offset);
+    };
+    const auto v_at = [rows, this](index_t i) {
+      return reinterpret_cast<const T*>(rows[i] + a_.kv.v_offset);
+    };
+    for_query_runs(shape_.group, [&]<index_t kQueries>(index_t first) {
+      dot_rows<kQueries, T>({queries.data + first * queries.stride, queries.stride}, count,
+                            shape_.k_dim, k_at, weights, kSplitRanks);
+      for (index_t g = 0; g < kQueries; ++g) {
+        float* const partial = partials + (first + g) * partial_stride;
+        Floats w(weights + g * kSplitRanks, count);
+        partial[0] = w.maxCoeff();
+        w = (w - partial[0]).exp();
+        partial[1] = w.sum();
+      }
+      sum_rows<kQueries, T>({weights, kSplitRanks}, count, shape_.v_dim, v_at,
+                            partials + first * partial_stride + kHeader, partial_stride);
+    });
   }
 
   void combine(index_t row_index, index_t query_head) {
@@ -199,7 +201,7 @@ class AttendFewRows {
     const index_t r = row_index - item.first_row;
     const index_t visible = rows_of(item, query_head / shape_.group).visible(position(item, r));
     const index_t splits = (visible + kSplitRanks - 1) / kSplitRanks;
-    Eigen::Map<Eigen::VectorXf> out(row(a_.out, item.row_begin + r, query_head), shape_.v_dim);
+    Floats out(row(a_.out, item.row_begin + r, query_head), shape_.v_dim);
     out.setZero();
     if (splits == 0) return;
     float largest = partial(item, r, query_head, 0)[0];
@@ -211,7 +213,7 @@ class AttendFewRows {
       const float* const from = partial(item, r, query_head, s);
       const float share = std::exp(from[0] - largest);
       weight += share * from[1];
-      out += share * ConstVector(from + kHeader, shape_.v_dim);
+      out += share * ConstFloats(from + kHeader, shape_.v_dim);
     }
     out /= weight;
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <array>
 #include <limits>
 
 #include "spectx/cpu/context.hpp"
@@ -86,7 +87,7 @@ class AttendManyRows {
     const index_t last = visible[task.rows - 1];
     for (index_t begin = 0; begin < last; begin += kBlockRanks) {
       const index_t count = std::min(kBlockRanks, last - begin);
-      rows.template load<T>(begin, count, last, k, k_stride, v, v_stride);
+      load_rows(rows, begin, count, k, v);
       Columns w(weights, queries, count, column);
       w.noalias() = q * Keys(k, count, shape_.k_dim, Eigen::OuterStride<>(k_stride)).transpose();
       hide(task, visible, begin, -std::numeric_limits<float>::infinity(), w);
@@ -95,6 +96,19 @@ class AttendManyRows {
       sum.noalias() += w * Keys(v, count, shape_.v_dim, Eigen::OuterStride<>(v_stride));
     }
     store(task, softmax, sum);
+  }
+
+  /// Rows [begin, begin + count) as floats.
+  void load_rows(const KVRows& rows, index_t begin, index_t count, float* k, float* v) const {
+    std::array<const std::byte*, kBlockRanks> from;
+    rows.find(begin, count, from.data());
+    for (index_t i = 0; i < count; ++i) {
+      const std::byte* const row = from[static_cast<std::size_t>(i)];
+      to_floats(reinterpret_cast<const T*>(row + a_.kv.k_offset), shape_.k_dim,
+                k + i * padded<float>(shape_.k_dim));
+      to_floats(reinterpret_cast<const T*>(row + a_.kv.v_offset), shape_.v_dim,
+                v + i * padded<float>(shape_.v_dim));
+    }
   }
 
   struct Softmax {

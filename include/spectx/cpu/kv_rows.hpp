@@ -27,29 +27,31 @@ class KVRows {
     return std::upper_bound(ids_, ids_ + count_, static_cast<std::int32_t>(position)) - ids_;
   }
 
-  const std::byte* at(index_t rank) const noexcept {
-    return kv_->row(request_, head_, places_ == nullptr ? rank : index_t{places_[rank]});
+  /// Addresses of the rows of ranks [begin, begin + count).
+  void find(index_t begin, index_t count, const std::byte** rows) const noexcept {
+    if (places_ != nullptr) {
+      find(*kv_, request_, head_, places_ + begin, count, rows);
+      return;
+    }
+    for (index_t i = 0; i < count;) {
+      const index_t n = begin + i;
+      const index_t run = std::min(count - i, kv_->page_rows - n % kv_->page_rows);
+      const std::byte* const first = kv_->row(request_, head_, n);
+      for (index_t j = 0; j < run; ++j) rows[i + j] = first + j * kv_->row_stride;
+      i += run;
+    }
   }
 
-  /// Rows [begin, begin + count) as floats: k[i * k_stride], v[i * v_stride]; null v: K only. Asks
-  /// for the rows after them, up to `last`: chosen rows are scattered, and the hardware foresees
-  /// none.
-  template <class T>
-  void load(index_t begin, index_t count, index_t last, float* k, index_t k_stride, float* v,
-            index_t v_stride) const noexcept {
-    constexpr index_t kAhead = 8;  // rows
-    const index_t k_bytes = kv_->k_dim * static_cast<index_t>(sizeof(T));
-    const index_t v_bytes = kv_->v_dim * static_cast<index_t>(sizeof(T));
+  /// Addresses of rows `places[i]`, tokens or slots.
+  static void find(const KVView& kv, index_t request, index_t head, const std::int32_t* places,
+                   index_t count, const std::byte** rows) noexcept {
+    // Two 32-bit divisions are far cheaper than a 64-bit one.
+    const std::uint32_t page_rows = static_cast<std::uint32_t>(kv.page_rows);
+    std::byte* const* const pages = kv.table + request * kv.table_stride;
     for (index_t i = 0; i < count; ++i) {
-      if (begin + i + kAhead < last) {
-        const std::byte* const ahead = at(begin + i + kAhead);
-        prefetch(ahead + kv_->k_offset, k_bytes);
-        if (v != nullptr) prefetch(ahead + kv_->v_offset, v_bytes);
-      }
-      const std::byte* const from = at(begin + i);
-      to_floats(reinterpret_cast<const T*>(from + kv_->k_offset), kv_->k_dim, k + i * k_stride);
-      if (v == nullptr) continue;
-      to_floats(reinterpret_cast<const T*>(from + kv_->v_offset), kv_->v_dim, v + i * v_stride);
+      const std::uint32_t n = static_cast<std::uint32_t>(places[i]);
+      rows[i] = pages[n / page_rows] + head * kv.head_stride +
+                static_cast<index_t>(n % page_rows) * kv.row_stride;
     }
   }
 

@@ -2,11 +2,12 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <array>
 #include <limits>
 
 #include "spectx/cpu/context.hpp"
 #include "spectx/cpu/kv_rows.hpp"
-#include "spectx/dispatch.hpp"
+#include "spectx/cpu/lanes.hpp"
 
 namespace spectx::cpu {
 
@@ -48,10 +49,9 @@ class ScoreItem {
   }
 
  private:
-  using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   using Array = Eigen::Map<Eigen::ArrayXf, Eigen::Aligned64>;
 
-  static constexpr index_t kBlockTokens = 64;  // as floats, a block stays in the nearest cache
+  static constexpr index_t kBlockTokens = 256;
   static constexpr float kNone = -std::numeric_limits<float>::infinity();
 
   /// sum of exp(product - largest) over a block
@@ -73,26 +73,43 @@ class ScoreItem {
     const index_t begin = block * kBlockTokens;
     const index_t count = std::min(kBlockTokens, tokens_ - begin);
     const index_t stride = padded<float>(a_.keys.k_dim);
-    Carver carver(context_.of_thread(thread).reserve((kBlockTokens + 1) * stride * 4));
-    float* const k = carver.take<float>(kBlockTokens * stride);
-    Eigen::Map<Eigen::VectorXf, Eigen::Aligned64> q(carver.take<float>(stride), a_.keys.k_dim);
-    KVRows(a_.keys, item_, request_, head).load<T>(begin, count, tokens_, k, stride, nullptr, 0);
-    const Eigen::Map<const Matrix, Eigen::Aligned64, Eigen::OuterStride<>> keys(
-        k, count, a_.keys.k_dim, Eigen::OuterStride<>(stride));
+    Carver carver(context_.of_thread(thread).reserve(group_ * stride * 4));
+    float* const q = carver.take<float>(group_ * stride);
+    std::array<const std::byte*, kBlockTokens> rows;
+    KVRows(a_.keys, item_, request_, head).find(begin, count, rows.data());
+    const auto key_at = [&](index_t i) {
+      return reinterpret_cast<const T*>(rows[static_cast<std::size_t>(i)] + a_.keys.k_offset);
+    };
     for (index_t lead = 0; lead < leads_; ++lead) {
-      for (index_t h = head * group_; h < (head + 1) * group_; ++h) {
-        const float* const from = row<const float>(a_.q, first_lead_ + lead, h);
-        for (index_t d = 0; d < a_.keys.k_dim; ++d) q[d] = from[d] * a_.scale;
-        Array to(products(lead, h) + begin, count);
-        to.matrix().noalias() = keys * q;
-        if (block == 0) to[0] = 0;
-        const bool has_nan = std::isnan(to.sum());
-        if (block == 0) to[0] = kNone;  // token 0 is no candidate
-        const float largest = has_nan ? 0 : to.maxCoeff();
-        const float weight = largest == kNone ? 0 : (to - largest).exp().sum();
-        sum(lead, h, block) = {largest, has_nan ? std::numeric_limits<float>::quiet_NaN() : weight};
+      load_queries(lead, head, q, stride);
+      const index_t first_head = head * group_;
+      for_query_runs(group_, [&]<index_t kQueries>(index_t first) {
+        dot_rows<kQueries, T>({q + first * stride, stride}, count, a_.keys.k_dim, key_at,
+                              products(lead, first_head + first) + begin, padded<float>(tokens_));
+      });
+      for (index_t h = first_head; h < first_head + group_; ++h) {
+        sum(lead, h, block) = sum_of(products(lead, h) + begin, count, block == 0);
       }
     }
+  }
+
+  /// The queries of one KV head, scaled.
+  void load_queries(index_t lead, index_t head, float* q, index_t stride) const noexcept {
+    for (index_t g = 0; g < group_; ++g) {
+      const float* const from = row<const float>(a_.q, first_lead_ + lead, head * group_ + g);
+      for (index_t d = 0; d < a_.keys.k_dim; ++d) q[g * stride + d] = from[d] * a_.scale;
+    }
+  }
+
+  /// Of the products of a block; token 0 is no candidate, whatever its row holds.
+  static Sum sum_of(float* products, index_t count, bool has_token_0) noexcept {
+    Array block(products, count);
+    if (has_token_0) block[0] = 0;
+    const bool has_nan = std::isnan(block.sum());
+    if (has_token_0) block[0] = kNone;
+    if (has_nan) return {0, std::numeric_limits<float>::quiet_NaN()};
+    const float largest = block.maxCoeff();
+    return {largest, largest == kNone ? 0 : (block - largest).exp().sum()};
   }
 
   /// log_sum, the blocks in ascending order.
