@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// spectx-generate: a model continues a prompt, with full attention or with spectx.
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <optional>
+
+#include "generate/report.hpp"
+#include "llama/tokenizer_config.hpp"
+#include "spectx/cpu/backend.hpp"
+#include "support/args.hpp"
+#include "support/atomic_file.hpp"
+#include "support/progress.hpp"
+
+namespace spectx::generate {
+namespace {
+
+constexpr index_t kChunkRows = 512;
+constexpr index_t kMostTraceEvents = index_t{1} << 20;  // 32 MiB
+
+index_t physical_memory() { return index_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE); }
+
+std::string in_mib(index_t bytes) { return std::to_string((bytes >> 20) + 1) + " MiB"; }
+
+void check_budget(const Options& o) {
+  if (o.mode == Mode::full) return;
+  const SelectionConfig& s = o.selection;
+  if (s.budget > s.sinks + s.recent_window) return;
+  throw InvalidArgument("--budget " + std::to_string(s.budget) + " must be larger than --sinks " +
+                        std::to_string(s.sinks) + " and --window " +
+                        std::to_string(s.recent_window) + " together");
+}
+
+/// Everything that lives as long as the program runs.
+class Program {
+ public:
+  explicit Program(const Options& options);
+  void run();
+
+ private:
+  std::unique_ptr<Backend> make_backend();
+  void load();
+  void prefill();
+  void run_full(bool keeps_logits);
+  void run_selected();
+  void write_files();
+  RunConfig config(llama::Attention attention) const {
+    return {attention, report_.options.sampling, report_.options.max_tokens, report_.options.stops};
+  }
+  index_t device_bytes() const {
+    const index_t asked = report_.options.device_bytes;
+    return report_.options.has_two_memories ? asked : physical_memory();
+  }
+  const Options& options() const { return report_.options; }
+  std::int32_t last_token() const { return report_.prompt.tokens.back(); }
+
+  Report report_;
+  std::optional<support::AtomicFile> json_file_;
+  std::optional<support::AtomicFile> trace_file_;
+  support::TraceRecorder recorder_;
+  io::Gguf file_;
+  llama::LlamaConfig model_;
+  llama::Tokenizer tokenizer_;
+  std::unique_ptr<Backend> backend_;
+  std::optional<llama::LlamaWeights> weights_;
+  std::optional<llama::LoadedHead> head_;
+  std::optional<llama::Session> session_;
+  std::optional<KeptLogits> kept_;
+};
+
+Program::Program(const Options& options)
+    : report_{.options = options},
+      json_file_(options.json.empty() ? std::nullopt
+                                      : std::optional<support::AtomicFile>(options.json)),
+      trace_file_(options.trace.empty() ? std::nullopt
+                                        : std::optional<support::AtomicFile>(options.trace)),
+      recorder_(options.trace.empty() ? 0 : kMostTraceEvents),
+      file_(options.model),
+      model_(llama::llama_config(file_)),
+      tokenizer_(llama::tokenizer_config(file_)),
+      backend_(make_backend()) {}
+
+std::unique_ptr<Backend> Program::make_backend() {
+  return make_cpu_backend({.threads = options().threads,
+                           .two_memories = options().has_two_memories,
+                           .trace = recorder_.sink()});
+}
+
+void Program::load() {
+  const Stream stream = backend_->make_stream();
+  const llama::DecoderConfig decoder{.max_step_rows = kChunkRows};
+  report_.model_bytes =
+      llama::LlamaWeights::bytes(file_, model_, options().dtype) +
+      llama::LlamaDecoder::bytes(model_, decoder, backend_->compute_dtype(options().dtype));
+  if (report_.model_bytes > device_bytes()) {
+    throw InvalidArgument("not enough memory: the model takes " + in_mib(report_.model_bytes) +
+                          " of " + in_mib(device_bytes()) +
+                          (options().has_two_memories ? ": raise --device-memory" : ""));
+  }
+  weights_.emplace(*backend_, file_, model_, options().dtype, stream);
+  if (!options().head.empty()) {
+    head_ = llama::load_head(*backend_, io::Safetensors(options().head),
+                             llama::model_shape(model_, options().dtype),
+                             weights_->all().embeddings, options().dtype, stream);
+    report_.head_bytes = head_->storage.bytes();
+  }
+  const index_t max_length =
+      static_cast<index_t>(report_.prompt.tokens.size()) + options().max_tokens;
+  const bool selects = options().mode != Mode::full;
+  try {
+    session_.emplace(
+        *backend_, *weights_, selects ? &*head_ : nullptr,
+        llama::SessionConfig{.selection = selects ? options().selection : SelectionConfig{},
+                             .max_length = max_length,
+                             .chunk_rows = kChunkRows,
+                             .device_bytes = device_bytes(),
+                             .host_bytes = options().host_bytes});
+  } catch (const OutOfMemory& error) {
+    const bool is_host = error.tier() == Tier::host;
+    const std::string flag = is_host ? "--host-memory" : "--device-memory";
+    throw InvalidArgument(
+        "not enough memory: " + std::to_string(max_length) + " tokens take " +
+        in_mib(error.bytes_asked()) + " beside the model, " + in_mib(error.bytes_free()) +
+        " are there: " + (options().has_two_memories ? "raise " + flag + " or " : "") +
+        "shorten the prompt");
+  }
+}
+
+void Program::prefill() {
+  const auto& tokens = report_.prompt.tokens;
+  support::Progress progress("prefill", "tokens", static_cast<index_t>(tokens.size()));
+  const auto start = std::chrono::steady_clock::now();
+  session_->prefill(tokens, [&](index_t done) { progress.update(done); });
+  report_.prefill_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void Program::run_full(bool keeps_logits) {
+  OnLogits keep;
+  if (keeps_logits) {
+    kept_.emplace(options().max_tokens, model_.vocabulary);
+    keep = [&](std::span<const float> logits) { kept_->push(logits); };
+  }
+  report_.full = generate::run(*session_, tokenizer_, last_token(), config(llama::Attention::full),
+                               recorder_, keep);
+}
+
+void Program::run_selected() {
+  report_.selected = generate::run(*session_, tokenizer_, last_token(),
+                                   config(llama::Attention::selected), recorder_);
+}
+
+void Program::run() {
+  report_.prompt = tokenize(tokenizer_, read_prompt(options()), options(), model_.context_length);
+  load();
+  prefill();
+  const bool compares = options().mode == Mode::compare;
+  if (compares) std::fputs("--- full attention\n", stderr);
+  if (options().mode != Mode::selected) run_full(compares);
+  if (compares) {
+    session_->rewind();
+    std::fprintf(stderr, "--- spectx, budget %lld\n",
+                 static_cast<long long>(options().selection.budget));
+  }
+  if (options().mode != Mode::full) run_selected();
+  report_.memory = session_->memory();
+  if (compares) {
+    session_->rewind();
+    report_.comparison = compare(*session_, last_token(), *report_.full, *report_.selected, *kept_);
+  }
+  std::fputs(summary(report_).c_str(), stderr);
+  write_files();
+}
+
+void Program::write_files() {
+  if (json_file_) json_file_->replace([&](std::ostream& out) { write_json(report_, out); });
+  if (trace_file_) trace_file_->replace([&](std::ostream& out) { recorder_.write(out); });
+}
+
+int run_command(int argc, const char* const* argv) {
+  const Options options = read_options(argc, argv);
+  if (options.wants_help) {
+    std::fputs(help_text().c_str(), stdout);
+    return 0;
+  }
+  check_budget(options);
+  Program(options).run();
+  return 0;
+}
+
+}  // namespace
+}  // namespace spectx::generate
+
+int main(int argc, char** argv) {
+  return spectx::support::run_program("spectx-generate",
+                                      [&] { return spectx::generate::run_command(argc, argv); });
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <ostream>
+#include <string>
+
+#include "generate/compare.hpp"
+#include "generate/options.hpp"
+#include "generate/prompt.hpp"
+#include "generate/run.hpp"
+
+namespace spectx::generate {
+
+/// Everything that the program found out.
+struct Report {
+  Options options;
+  Prompt prompt{};
+  double prefill_seconds = 0;
+  std::optional<RunFigures> full{};
+  std::optional<RunFigures> selected{};
+  std::optional<Comparison> comparison{};
+  llama::MemoryFigures memory{};
+  index_t model_bytes = 0;  // weights and activations
+  index_t head_bytes = 0;   // weights
+  int threads = 0;
+
+  /// The run that the user asked for.
+  const RunFigures& main_run() const { return selected ? *selected : *full; }
+};
+
+/// A summary of one run, or the table that compares two. For people.
+std::string summary(const Report& report);
+
+/// The same figures as JSON, with prompt_token_ids and token_ids.
+void write_json(const Report& report, std::ostream& out);
+
+}  // namespace spectx::generate

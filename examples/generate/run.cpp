@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "generate/run.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+
+namespace spectx::generate {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Text as it comes, on standard output and kept.
+class TextStream {
+ public:
+  explicit TextStream(const llama::Tokenizer& tokenizer) : decoder_(tokenizer) {}
+
+  void push(std::int32_t token) { show(decoder_.push(token)); }
+  std::string finish() {
+    show(decoder_.finish());
+    if (!text_.ends_with('\n')) std::fputc('\n', stdout);
+    check(std::fflush(stdout) == 0 && std::ferror(stdout) == 0);
+    return std::move(text_);
+  }
+
+ private:
+  void show(const std::string& text) {
+    if (text.empty()) return;
+    text_ += text;
+    check(std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
+          std::fflush(stdout) == 0);
+  }
+  static void check(bool is_written) {
+    if (!is_written) throw FileError("standard output cannot be written");
+  }
+
+  llama::StreamDecoder decoder_;
+  std::string text_;
+};
+
+double span_seconds(const support::TraceRecorder& recorder, bool of_head) {
+  const std::int64_t ns = of_head ? recorder.total_ns("RetrievalHead::select") +
+                                        recorder.total_ns("RetrievalHead::observe")
+                                  : recorder.total_ns("Session::attend");
+  return static_cast<double>(ns) * 1e-9;
+}
+
+void add(RunFigures& sums, const llama::StepFigures& step) {
+  sums.kv_bytes += step.kv_bytes;
+  sums.key_bytes += step.key_bytes;
+  sums.hits += step.hits;
+  sums.misses += step.misses;
+  sums.moved_bytes += step.moved_bytes;
+  sums.coverage += step.coverage;
+  sums.least_coverage = std::min(sums.least_coverage, step.least_coverage);
+  sums.path = path_name(step.path);
+}
+
+}  // namespace
+
+double RunFigures::seconds() const {
+  return std::accumulate(step_seconds.begin(), step_seconds.end(), 0.0);
+}
+
+double RunFigures::percentile_seconds(double p) const {
+  std::vector<double> sorted = step_seconds;
+  std::sort(sorted.begin(), sorted.end());
+  const auto rank = static_cast<std::size_t>(std::ceil(p * static_cast<double>(sorted.size())));
+  return sorted[std::clamp<std::size_t>(rank, 1, sorted.size()) - 1];
+}
+
+RunFigures run(llama::Session& session, const llama::Tokenizer& tokenizer, std::int32_t last,
+               const RunConfig& config, const support::TraceRecorder& recorder,
+               const OnLogits& on_logits) {
+  llama::Sampler sampler(config.sampling);
+  TextStream text(tokenizer);
+  RunFigures figures;
+  figures.step_seconds.reserve(static_cast<std::size_t>(config.max_tokens));
+  const double attend_before = span_seconds(recorder, false);
+  const double head_before = span_seconds(recorder, true);
+  std::int32_t token = last;
+  for (index_t n = 0; n < config.max_tokens && !figures.has_ended; ++n) {
+    const auto start = Clock::now();
+    session.step(token, config.attention);
+    token = sampler.is_greedy() ? session.likeliest() : sampler.sample(session.logits());
+    figures.step_seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    figures.tokens.push_back(token);
+    add(figures, session.figures());
+    if (on_logits) on_logits(session.logits());
+    figures.has_ended = config.stops && tokenizer.ends_text(token);
+    if (!figures.has_ended) text.push(token);
+  }
+  figures.text = text.finish();
+  figures.attend_seconds = span_seconds(recorder, false) - attend_before;
+  figures.head_seconds = span_seconds(recorder, true) - head_before;
+  figures.coverage /= static_cast<double>(figures.step_seconds.size());
+  return figures;
+}
+
+}  // namespace spectx::generate
