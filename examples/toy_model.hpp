@@ -98,7 +98,7 @@ class Model {
   TensorView hidden(const Batch& batch) const { return rows(hidden_, 0, batch.num_rows); }
 
   static constexpr index_t kDim = 16, kQ = 64, kKv = 32, kQkv = kQ + 2 * kKv, kInner = 128;
-  const ModelShape shape{.layers = 4,
+  const ModelShape shape{.layers = 8,
                          .query_heads = 4,
                          .kv_heads = 2,
                          .k_dim = kDim,
