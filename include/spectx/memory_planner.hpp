@@ -67,24 +67,27 @@ class MemoryPlanner {
   }
 
   /// Whether a request that will hold `final_length` tokens may join: `now` if all can run to their
-  /// final lengths together, `later` if it could alone.
-  Admission admit(std::span<const RequestNeed> now, index_t final_length) const {
+  /// final lengths together and there is room to start, `later` if it could alone. When only the
+  /// room to start lacks, the next place() makes it.
+  Admission admit(std::span<const RequestNeed> now, index_t final_length) {
     expects(final_length > 0, "MemoryPlanner::admit: final_length must be positive");
     check_needs(now, "MemoryPlanner::admit: a need is out of the pool's range");
     RequestNeed more;
     more.final_length = final_length;
-    if (final_length > plan_.max_length || !detail::fits_to_the_end(demand_, {}, &more)) {
+    if (final_length > plan_.max_length ||
+        !detail::fit_to_the_end(demand_, {}, &more).is_possible) {
       return Admission::never;
     }
-    const bool has_row = static_cast<index_t>(now.size()) < plan_.max_requests;
-    return has_row && detail::fits_to_the_end(demand_, now, &more) ? Admission::now
-                                                                   : Admission::later;
+    if (static_cast<index_t>(now.size()) == plan_.max_requests) return Admission::later;
+    const detail::Fit fit = detail::fit_to_the_end(demand_, now, &more);
+    const bool can_join = fit.is_possible && placer_.can_start(now, final_length, fit);
+    return can_join ? Admission::now : Admission::later;
   }
   /// Whether all can run to their final lengths together. Ask before a parked request is resumed,
   /// with its is_parked false.
   bool fits(std::span<const RequestNeed> now) const {
     check_needs(now, "MemoryPlanner::fits: a need is out of the pool's range");
-    return detail::fits_to_the_end(demand_, now);
+    return detail::fit_to_the_end(demand_, now).is_possible;
   }
 
   /// Largest length that `requests` requests of one length can have with i groups of each on the
@@ -135,7 +138,8 @@ class MemoryPlanner {
     for (const RequestNeed& n : now) {
       is_possible = is_possible && n.length >= 0 && n.length <= n.final_length &&
                     n.final_length <= plan_.max_length && n.resident_groups >= 0 &&
-                    n.resident_groups <= layout_.groups;
+                    n.resident_groups <= layout_.groups && n.moving_to >= -1 &&
+                    n.moving_to <= layout_.groups;
     }
     expects(is_possible, what);
   }

@@ -13,7 +13,8 @@ struct RequestNeed {
   index_t length = 0;        // tokens cached
   index_t final_length = 0;  // reservation
   std::int32_t resident_groups = 0;
-  bool is_parked = false;  // only its head keys are on the device
+  std::int32_t moving_to = -1;  // resident groups once the move under way is done; -1: none
+  bool is_parked = false;       // only its head keys are on the device
 };
 
 /// What lives where from the next step on: groups [0, resident_groups) of a request stay on the

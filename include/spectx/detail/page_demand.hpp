@@ -11,7 +11,7 @@ namespace spectx::detail {
 /// Pages that requests take of a pool's two tiers: what they hold, and what the planner counts.
 ///
 /// A group on its way out has both copies on the device, its pages and its slots. So a resident
-/// group that may have to leave is counted as twice its slot pages at least: when it leaves, its
+/// group that may have to leave is counted as two blocks of slots at least: when it leaves, its
 /// slots fit into what was counted for it, and what it gives back is never less than they are.
 class PageDemand {
  public:
@@ -22,6 +22,7 @@ class PageDemand {
         key_page_rows_(layout.key_page_rows),
         device_pages_(plan.arena_pages - 2 * plan.staging_pages),
         host_pages_(plan.host_pages),
+        step_pages_(ceil_div(plan.max_step_rows, plan.page_rows)),
         chunk_pages_(layout.groups * ceil_div(2 * plan.max_step_rows, plan.page_rows)),
         chunk_key_pages_(key_pages(2 * plan.max_step_rows)) {}
 
@@ -46,7 +47,9 @@ class PageDemand {
   /// Pages counted for one resident group at `length`.
   index_t counted_pages(index_t length, index_t final_length) const noexcept {
     const index_t pages = token_pages(length);
-    return can_leave(final_length) ? std::max(pages, 2 * slot_pages_) : pages;
+    return can_leave(final_length)
+               ? std::max(pages, slot_pages_ + std::max(slot_pages_, step_pages_))
+               : pages;
   }
   /// What one group gives back, as counted, when it leaves.
   index_t relief(index_t length, index_t final_length) const noexcept {
@@ -122,25 +125,35 @@ class PageDemand {
     return std::min(need.final_length, need.length + ahead);
   }
 
-  /// Pages held now.
+  /// Pages held now; by a group that is moving twice.
   index_t held_on_device(const RequestNeed& need) const noexcept {
     const index_t keys = key_pages(need.length);
     if (need.is_parked) return keys;
-    return need.resident_groups * token_pages(need.length) +
-           (groups_ - need.resident_groups) * slot_pages_ + keys;
+    const index_t pages = token_pages(need.length);
+    return need.resident_groups * pages + (groups_ - need.resident_groups) * slot_pages_ + keys +
+           coming(need) * pages + leaving(need) * slot_pages_;
   }
   index_t held_on_host(const RequestNeed& need) const noexcept {
-    const index_t offloaded = need.is_parked ? groups_ : groups_ - need.resident_groups;
-    return has_host_tier() ? offloaded * token_pages(need.length) : 0;
+    if (!has_host_tier()) return 0;
+    const index_t resident = need.is_parked ? 0 : need.resident_groups - leaving(need);
+    return (groups_ - resident) * token_pages(need.length);
   }
 
  private:
+  static index_t coming(const RequestNeed& need) noexcept {
+    return std::max(0, need.moving_to - need.resident_groups);
+  }
+  static index_t leaving(const RequestNeed& need) noexcept {
+    return need.moving_to < 0 ? 0 : std::max(0, need.resident_groups - need.moving_to);
+  }
+
   index_t groups_;
   index_t slot_pages_;
   index_t page_rows_;
   index_t key_page_rows_;
   index_t device_pages_;
   index_t host_pages_;
+  index_t step_pages_;       // one step's rows, in one group
   index_t chunk_pages_;      // two steps' rows, in every group
   index_t chunk_key_pages_;  // the same for the head's keys
 };

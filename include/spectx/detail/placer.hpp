@@ -2,61 +2,12 @@
 #pragma once
 
 #include <numeric>
+#include <utility>
 #include <vector>
 
-#include "spectx/detail/page_demand.hpp"
+#include "spectx/detail/fit.hpp"
 
 namespace spectx::detail {
-
-/// Calls f for every request, `more` last.
-template <class F>
-void for_each_need(std::span<const RequestNeed> now, const RequestNeed* more, F&& f) {
-  for (const RequestNeed& need : now) f(need);
-  if (more != nullptr) f(*more);
-}
-
-/// Whether requests can all run to their final lengths: with everything resident, or with groups
-/// leaving in the order of Placer. Parked requests stay parked.
-inline bool fits_to_the_end(const PageDemand& demand, std::span<const RequestNeed> now,
-                            const RequestNeed* more = nullptr) {
-  index_t resident = 0;  // pages with every group on the device
-  index_t counted = 0;
-  index_t host = 0;
-  for_each_need(now, more, [&](const RequestNeed& need) {
-    const index_t keys = demand.key_pages(need.final_length);
-    resident += keys;
-    counted += keys;
-    if (need.is_parked) {
-      host += demand.groups() * demand.token_pages(need.final_length);
-    } else {
-      resident += demand.groups() * demand.token_pages(need.final_length);
-      counted += demand.groups() * demand.counted_pages(need.final_length, need.final_length);
-    }
-  });
-  if (host > demand.host_pages()) return false;
-  if (resident <= demand.limit()) return true;
-
-  // From the longest down, one length in pages after the other: equal ones may leave in any order.
-  for (index_t level = std::numeric_limits<index_t>::max(); counted > demand.limit();) {
-    index_t pages = 0;  // the longest below `level`
-    index_t length = 0;
-    index_t groups = 0;
-    for_each_need(now, more, [&](const RequestNeed& need) {
-      const index_t n = demand.token_pages(need.final_length);
-      if (need.is_parked || n >= level || n < pages || !demand.can_leave(need.final_length)) return;
-      groups = (n > pages ? 0 : groups) + demand.groups();
-      pages = n;
-      length = need.final_length;
-    });
-    if (groups == 0) return false;
-    const index_t relief = demand.relief(length, length);
-    const index_t leaving = std::min(groups, ceil_div(counted - demand.limit(), relief));
-    counted -= leaving * relief;
-    host += leaving * pages;
-    level = pages;
-  }
-  return host <= demand.host_pages();
-}
 
 /// Chooses how many groups of each request stay on the device. Allocates only at construction.
 ///
@@ -87,6 +38,7 @@ class Placer {
       return target;
     }
     sort(now);
+    limit_ = demand_.limit() - std::exchange(joining_pages_, 0);
     if (most == nullptr && all_can_stay(now)) {
       for (std::size_t i = 0; i < now.size(); ++i) {
         target[i] = now[i].is_parked ? now[i].resident_groups : all;
@@ -94,14 +46,15 @@ class Placer {
       limit_to_room(now, target);
       return target;
     }
+    const auto allowed = [&](std::size_t i) { return most == nullptr ? all : most[i]; };
     for (std::size_t i = 0; i < now.size(); ++i) {
-      const std::int32_t resident = now[i].resident_groups;
-      target[i] = most == nullptr || now[i].is_parked ? resident : std::min(resident, most[i]);
+      const std::int32_t after = now[i].moving_to < 0 ? now[i].resident_groups : now[i].moving_to;
+      target[i] = now[i].is_parked ? now[i].resident_groups : std::min(after, allowed(i));
     }
     const bool has_taken = take(now, target);
     if (!fits_on_host(now, target)) {
       for (std::size_t i = 0; i < now.size(); ++i) {
-        if (!now[i].is_parked) target[i] = most == nullptr ? all : most[i];
+        if (!now[i].is_parked) target[i] = allowed(i);
       }
       take(now, target);
     } else if (!has_taken && most == nullptr) {
@@ -109,6 +62,40 @@ class Placer {
     }
     limit_to_room(now, target);
     return target;
+  }
+
+  /// Whether a request that fits beside the others to its end can start now. If not, the next
+  /// place() makes room for it.
+  bool can_start(std::span<const RequestNeed> now, index_t final_length, const Fit& fit) {
+    const index_t at_most = demand_.token_pages(final_length);
+    const index_t counted =
+        demand_.can_leave(final_length) ? demand_.counted_pages(0, final_length) : at_most;
+    const index_t wanted =
+        demand_.key_pages(final_length) + fit.leaving * demand_.slot_pages() +
+        (demand_.groups() - fit.leaving) * (fit.all_stay ? std::min(counted, at_most) : counted);
+    PageDemand::Growth growth(demand_);
+    PageDemand::Sum soon(demand_, leave_rows_);  // when the moves under way are done
+    index_t room = demand_.limit() - wanted;
+    bool is_any_coming = false;  // it must be there before it can leave again
+    index_t host = fit.host;
+    index_t at_level = -fit.at_level;  // groups on the host that would not have to be there
+    for (const RequestNeed& need : now) {
+      room -= demand_.held_on_device(need);
+      is_any_coming = is_any_coming || need.moving_to > need.resident_groups;
+      growth.add(need);
+      soon.add(need, need.moving_to < 0 ? need.resident_groups : need.moving_to);
+      const index_t pages = demand_.token_pages(need.final_length);
+      const index_t offloaded = need.is_parked ? 0 : demand_.groups() - need.resident_groups;
+      if (pages == fit.level) at_level += offloaded;
+      if (pages < fit.level) host += offloaded * pages;
+    }
+    if (!demand_.has_host_tier() || now.empty()) return true;
+    host += std::max<index_t>(0, at_level) * fit.level;
+    if (!fit.all_stay && host > demand_.host_pages()) return false;
+    const bool can_stay = fit.all_stay || soon.pages() + wanted <= demand_.limit();
+    if (can_stay && !is_any_coming && growth.pages() <= room) return true;
+    joining_pages_ = wanted;
+    return false;
   }
 
  private:
@@ -140,7 +127,7 @@ class Placer {
       pages += demand_.key_pages(need.final_length);
       if (!need.is_parked) pages += demand_.groups() * demand_.token_pages(need.final_length);
     }
-    return pages <= demand_.limit();
+    return pages <= limit_;
   }
 
   /// Host pages at the final lengths.
@@ -157,10 +144,10 @@ class Placer {
   bool take(std::span<const RequestNeed> now, Targets target) const {
     PageDemand::Sum pages = sum(now, target, leave_rows_);
     bool has_taken = false;
-    for (std::size_t k = 0; k < order_count_ && pages.pages() > demand_.limit(); ++k) {
+    for (std::size_t k = 0; k < order_count_ && pages.pages() > limit_; ++k) {
       const std::size_t i = order_[k];
       if (now[i].is_parked || !demand_.can_leave(now[i].final_length)) continue;
-      for (; target[i] > 0 && pages.pages() > demand_.limit(); --target[i]) {
+      for (; target[i] > 0 && pages.pages() > limit_; --target[i]) {
         pages.change(now[i], -1);
         has_taken = true;
       }
@@ -168,7 +155,8 @@ class Placer {
     return has_taken;
   }
 
-  /// Brings groups back, the shortest request's first, while all can stay.
+  /// Brings groups back, the shortest request's first, while all can stay: for a while, or to the
+  /// end of every request.
   void give_back(std::span<const RequestNeed> now, Targets target) const {
     PageDemand::Sum pages = sum(now, target, return_rows_);
     for (std::size_t k = order_count_; k-- > 0;) {
@@ -176,41 +164,42 @@ class Placer {
       if (now[i].is_parked) continue;
       for (; target[i] < demand_.groups(); ++target[i]) {
         pages.change(now[i], 1);
-        if (pages.pages() > demand_.limit()) return;
+        if (pages.pages() > limit_) return;
       }
     }
   }
 
   /// Keeps to what can start now: both copies of a moving group exist until the move is done, and
-  /// groups that come must not take what the next step's rows need.
+  /// groups that come must not take what the next steps' rows need.
   void limit_to_room(std::span<const RequestNeed> now, Targets target) const {
     index_t room = demand_.device_pages();
     index_t host_room = demand_.host_pages();
     PageDemand::Growth growth(demand_);
-    for (const RequestNeed& need : now) {
-      room -= demand_.held_on_device(need);
-      host_room -= demand_.held_on_host(need);
-      growth.add(need);
+    for (std::size_t i = 0; i < now.size(); ++i) {
+      room -= demand_.held_on_device(now[i]);
+      host_room -= demand_.held_on_host(now[i]);
+      growth.add(now[i]);
+      if (now[i].moving_to >= 0) target[i] = now[i].moving_to;
     }
     for (std::size_t k = 0; k < order_count_; ++k) {
-      const std::size_t i = order_[k];
-      const index_t leaving = now[i].resident_groups - target[i];
-      if (leaving <= 0) continue;
-      const index_t pages = std::max<index_t>(1, demand_.token_pages(now[i].length));
+      const RequestNeed& need = now[order_[k]];
+      const index_t leaving = need.resident_groups - target[order_[k]];
+      if (leaving <= 0 || need.moving_to >= 0) continue;
+      const index_t pages = std::max<index_t>(1, demand_.token_pages(need.length));
       const index_t can = std::min(room / demand_.slot_pages(), host_room / pages);
       const index_t starts = std::clamp<index_t>(can, 0, leaving);
-      target[i] = static_cast<std::int32_t>(now[i].resident_groups - starts);
+      target[order_[k]] = static_cast<std::int32_t>(need.resident_groups - starts);
       room -= starts * demand_.slot_pages();
       host_room -= starts * pages;
     }
-    room -= growth.pages();
+    room -= growth.pages() + demand_.limit() - limit_;
     for (std::size_t k = order_count_; k-- > 0;) {
-      const std::size_t i = order_[k];
-      const index_t coming = target[i] - now[i].resident_groups;
-      if (coming <= 0) continue;
-      const index_t pages = std::max<index_t>(1, demand_.token_pages(now[i].length));
+      const RequestNeed& need = now[order_[k]];
+      const index_t coming = target[order_[k]] - need.resident_groups;
+      if (coming <= 0 || need.moving_to >= 0) continue;
+      const index_t pages = std::max<index_t>(1, demand_.token_pages(need.length));
       const index_t starts = std::clamp<index_t>(room / pages, 0, coming);
-      target[i] = static_cast<std::int32_t>(now[i].resident_groups + starts);
+      target[order_[k]] = static_cast<std::int32_t>(need.resident_groups + starts);
       room -= starts * pages;
     }
   }
@@ -218,6 +207,8 @@ class Placer {
   PageDemand demand_;
   index_t leave_rows_;
   index_t return_rows_;
+  index_t limit_ = 0;          // of this call: less than the demand's while someone waits
+  index_t joining_pages_ = 0;  // that a request waits for
   std::vector<std::int32_t> target_;
   std::vector<std::size_t> order_;
   std::size_t order_count_ = 0;
