@@ -67,7 +67,8 @@ class PageBook {
     }
   }
 
-  /// Gives back what rows from `length` on held.
+  /// Gives back what rows from `length` on held, but keeps the head's key of row `length`: a host
+  /// that reruns this row does not make it anew. 0 gives back everything.
   void shrink(RequestId r, index_t length) noexcept {
     Held& h = held(r);
     const index_t pages = ceil_div(length, plan_.page_rows);
@@ -80,7 +81,8 @@ class PageBook {
       --h.host;
       for (index_t g = resident; g < layout_.groups; ++g) host.give(tables.host_page(r, g, h.host));
     }
-    while (h.keys > 0 && (h.keys - 1) * layout_.key_page_rows >= length) {
+    const index_t keys = length == 0 ? 0 : length + 1;
+    while (h.keys > 0 && (h.keys - 1) * layout_.key_page_rows >= keys) {
       arena.give(tables.key_page(r, --h.keys));
     }
   }
