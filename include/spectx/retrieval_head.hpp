@@ -29,7 +29,7 @@ struct HeadWeights {
 struct HeadConfig {
   GroupReduce reduce = GroupReduce::max;
   /// [kv_heads of the target] the head's KV head that serves each; empty: spread evenly
-  std::vector<std::int32_t> head_of_kv_head;
+  std::vector<std::int32_t> head_of_kv_head{};
 };
 
 /// Chooses the rows of a step before layer 0 (SpeContext, section 4). Entry of row p: (token p, the
