@@ -55,9 +55,9 @@ inline HeadLayout::HeadLayout(const ModelShape& shape, const PoolPlan& plan, con
   ids_bytes = is_there ? aligned(target_heads * plan.selection.budget * 4) : 0;
   count_bytes = is_there ? aligned(target_heads * 4) : 0;
   coverage_bytes = is_there ? aligned(target_heads * 2 * 4) : 0;
-  constant_bytes =
-      is_there ? aligned(head.k_dim / 2 * 4) + aligned(shape.kv_heads * 4) + PoolLayout::kAlignment
-               : 0;
+  constant_bytes = is_there ? aligned(head.k_dim / 2 * 4) + aligned(shape.kv_heads * 4) +
+                                  aligned(rows * 4) + PoolLayout::kAlignment
+                            : 0;
 }
 
 }  // namespace spectx
