@@ -71,6 +71,7 @@ class KVPool {
     return cached < 0 ? -1 : cached / plan_.group_layers;
   }
   bool is_first_of_group(index_t layer) const {
+    expects(layer >= 0 && layer < shape_.layers, "KVPool: no such layer");
     const index_t cached = cached_layer_[static_cast<std::size_t>(layer)];
     return cached >= 0 && cached % plan_.group_layers == 0;
   }

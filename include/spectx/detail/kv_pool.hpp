@@ -159,8 +159,11 @@ inline ScheduledItem KVPool::check_item(const BatchItem& item) const {
   }
   const bool is_offloaded = !is_resident(item.request);
   const bool selects = !item.is_dense && (is_offloaded || r.length + rows > plan_.selection.budget);
-  const index_t waiting = is_offloaded ? plan_.write_batch : 0;
-  expects(!selects || waiting + rows <= plan_.selection.recent_window,
+  // reserve() may let a group leave that is on its way.
+  const bool may_be_offloaded = is_offloaded || mover_.is_moving(item.request);
+  const index_t waiting = may_be_offloaded ? plan_.write_batch : 0;
+  const bool may_select = selects || (!item.is_dense && may_be_offloaded);
+  expects(!may_select || waiting + rows <= plan_.selection.recent_window,
           "KVPool::schedule: recent_window must hold an item's rows and the rows of a write batch");
   return {.request = item.request,
           .first = r.length,
@@ -259,6 +262,7 @@ inline void KVPool::refresh_needs() {
                       .length = r.length,
                       .final_length = r.final_length,
                       .resident_groups = book_.tables.resident_groups(id(i)),
+                      .moving_to = mover_.target(id(i)),
                       .is_parked = r.is_parked});
   }
 }
@@ -304,7 +308,8 @@ inline void KVPool::start_move(RequestId request, index_t target, StreamView str
           "PrefetchPipeline::apply: resident_groups must be in [0, groups]");
   if (target == book_.tables.resident_groups(request)) return;
   expects(plan_.has_host_tier(), "PrefetchPipeline::apply: the pool has no host tier");
-  mover_.start(request, r.length, target, stream, copy_stream);
+  if (!mover_.start(request, r.length, target, stream, copy_stream)) return;
+  refresh_needs();
   if (r.length == 0) settle_moves(stream, /*wait=*/true);
 }
 

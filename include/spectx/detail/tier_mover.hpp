@@ -18,6 +18,8 @@ class TierMover {
   }
 
   bool is_moving(RequestId r) const { return move(r).target >= 0; }
+  /// Resident groups once the move of a request is done; -1: none is under way.
+  std::int32_t target(RequestId r) const { return static_cast<std::int32_t>(move(r).target); }
   bool is_any_leaving() const {
     for (const Move& m : moves_) {
       if (m.target >= 0 && m.is_leaving) return true;
