@@ -76,8 +76,10 @@ inline void check_magnitude(const ModelShape& s, const PlannerConfig& c) {
 /// Throws InvalidArgument that names the first field that is wrong.
 inline void check_plan(const ModelShape& shape, const PlannerConfig& c) {
   check_dimensions(shape, c.head);
+  expects(c.selection.budget <= kMaxRows && c.selection.sinks <= kMaxRows &&
+              c.selection.recent_window <= kMaxRows,
+          "SelectionConfig: budget, sinks and recent_window must be below 2^31");
   check_selection(c.selection);
-  expects(c.selection.budget <= kMaxRows, "SelectionConfig: budget must be below 2^31");
   expects(c.device_bytes > 0 && c.device_bytes <= kMaxBytes,
           "PlannerConfig: device_bytes must be in 1 .. 2^60");
   expects(c.host_bytes >= 0 && c.host_bytes <= kMaxBytes,

@@ -47,4 +47,39 @@ inline PlannerConfig planner_config(const ModelShape& shape, index_t arena_pages
   return config;
 }
 
+/// Llama-3.1-8B's shape under 80 GB.
+inline ModelShape llama_shape(index_t kv_heads = 8) {
+  return {.layers = 32,
+          .query_heads = 32,
+          .kv_heads = kv_heads,
+          .k_dim = 128,
+          .v_dim = 128,
+          .hidden = 4096,
+          .vocabulary = 128'256,
+          .dtype = DType::bf16,
+          .rope = {},
+          .attention = {}};
+}
+
+inline PlannerConfig llama_config() {
+  PlannerConfig config;
+  config.device_bytes = index_t{80} << 30;
+  config.host_bytes = index_t{112} << 30;
+  config.model_bytes = 16'060'522'496;
+  config.head = {.query_heads = 32, .kv_heads = 8, .k_dim = 128};
+  config.compute_dtype = DType::bf16;
+  config.max_length = 34'816;
+  return config;
+}
+
+inline RequestNeed need(std::int32_t id, index_t length, index_t final_length,
+                        index_t resident_groups) {
+  RequestNeed n;
+  n.request = {id};
+  n.length = length;
+  n.final_length = final_length;
+  n.resident_groups = static_cast<std::int32_t>(resident_groups);
+  return n;
+}
+
 }  // namespace spectx::test

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "spectx/memory_planner.hpp"
+
+#include "catch.hpp"
+#include "support/planner_cases.hpp"
+
+using namespace spectx;
+
+namespace {
+
+index_t device_total(const ModelShape& shape, const PlannerConfig& config) {
+  return MemoryPlanner(shape, config).predict({}).device_total();
+}
+
+}  // namespace
+
+TEST_CASE("a pool takes the device's memory to the last page and not a byte more") {
+  for (const index_t kv_heads : {1, 2, 8, 32}) {
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+      ModelShape shape = test::llama_shape(kv_heads);
+      shape.dtype = dtype;
+      PlannerConfig config = test::llama_config();
+      config.force_host_tier = true;
+      config.max_requests = 512;
+      config.host_bytes = index_t{4} << 40;
+      MemoryPlanner planner(shape, config);
+      const MemoryUse use = planner.predict({});
+      CAPTURE(kv_heads, dtype_name(dtype));
+      CHECK(use.device_total() <= config.device_bytes);
+      CHECK(use.device_total() + planner.layout().page_bytes > config.device_bytes);
+      CHECK(use.host_cap <= config.host_bytes);
+      const HeadLayout head(shape, planner.pool_plan(), config.head, config.compute_dtype);
+      CHECK(use.device_own() == planner.layout().arena_bytes + planner.layout().table_bytes() +
+                                    planner.layout().step_list_bytes() + head.bytes());
+    }
+  }
+}
+
+TEST_CASE("a pool is never larger than its requests can use") {
+  PlannerConfig config = test::planner_config();
+  config.device_bytes = index_t{1} << 40;
+  config.host_bytes = index_t{1} << 40;
+  const ModelShape shape = test::planner_shape();
+  MemoryPlanner planner(shape, config);
+  CHECK_FALSE(planner.pool_plan().has_host_tier());  // everything fits
+  CHECK(planner.pool_plan().arena_pages ==
+        config.max_requests * (planner.layout().groups * 16 + planner.layout().key_pages));
+  config.force_host_tier = true;
+  MemoryPlanner forced(shape, config);
+  CHECK(forced.pool_plan().has_host_tier());
+  CHECK(forced.pool_plan().host_pages == config.max_requests * forced.layout().groups * 16);
+}
+
+TEST_CASE("groups are the layers whose rows make 2 KiB") {
+  const auto group_layers = [](index_t dim, DType dtype, index_t layers) {
+    ModelShape shape = test::llama_shape();
+    shape.k_dim = shape.v_dim = dim;
+    shape.dtype = dtype;
+    shape.layers = layers;
+    PlannerConfig config = test::llama_config();
+    config.force_host_tier = true;
+    return MemoryPlanner(shape, config).pool_plan().group_layers;
+  };
+  CHECK(group_layers(128, DType::bf16, 32) == 4);
+  CHECK(group_layers(64, DType::bf16, 30) == 8);
+  CHECK(group_layers(128, DType::f32, 32) == 2);
+  CHECK(group_layers(256, DType::f32, 32) == 1);
+  CHECK(group_layers(64, DType::bf16, 3) == 3);
+}
+
+TEST_CASE("slots are whole pages of the hot buffer") {
+  PlannerConfig config = test::llama_config();
+  config.max_requests = 64;
+  for (const double hot : {1.0, 1.25, 2.0, 3.01}) {
+    config.hot_buffer = hot;
+    const PoolPlan plan = MemoryPlanner(test::llama_shape(), config).pool_plan();
+    CHECK(plan.slots % plan.page_rows == 0);
+    CHECK(static_cast<double>(plan.slots) >= hot * 2048);
+    CHECK(static_cast<double>(plan.slots) < hot * 2048 + 64);
+  }
+}
+
+TEST_CASE("sliding layers belong to no group") {
+  ModelShape shape = test::llama_shape();
+  shape.attention.assign(32, AttentionKind::full);
+  for (std::size_t l = 0; l < 32; l += 2) shape.attention[l] = AttentionKind::sliding;
+  PlannerConfig config = test::llama_config();
+  config.max_requests = 64;
+  MemoryPlanner half(shape, config);
+  ModelShape short_shape = test::llama_shape();
+  short_shape.layers = 16;
+  MemoryPlanner same(short_shape, config);
+  CHECK(half.layout().groups == 4);
+  CHECK(half.pool_plan().arena_pages == same.pool_plan().arena_pages);
+  const auto a = half.thresholds(64);
+  const auto b = same.thresholds(64);
+  CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()));
+}
+
+TEST_CASE("one memory: every layer a group, nothing on the host, nothing staged") {
+  PlannerConfig config = test::llama_config();
+  config.has_one_memory = true;
+  config.max_requests = 4;
+  MemoryPlanner planner(test::llama_shape(), config);
+  const PoolPlan& plan = planner.pool_plan();
+  CHECK(plan.group_layers == 1);
+  CHECK(plan.slots == 0);
+  CHECK(plan.host_pages == 0);
+  CHECK(plan.staging_pages == 0);
+  const std::vector<RequestNeed> needs{{.request = {0},
+                                        .length = 30'000,
+                                        .final_length = 34'816,
+                                        .resident_groups = 32,
+                                        .moving_to = -1}};
+  CHECK(planner.place(needs).resident_groups[0] == 32);
+  CHECK(planner.thresholds(4).size() == 1);
+}
+
+TEST_CASE("more memory never takes less; the figure is exact to a page") {
+  PlannerConfig config = test::llama_config();
+  index_t before = 0;
+  for (index_t gib = 20; gib <= 200; gib += 5) {
+    config.device_bytes = gib << 30;
+    CAPTURE(gib);
+    MemoryPlanner planner(test::llama_shape(), config);
+    const index_t total = device_total(test::llama_shape(), config);
+    CHECK(total <= config.device_bytes);
+    if (planner.pool_plan().has_host_tier()) CHECK(total > before);
+    before = total;
+  }
+}
+
+TEST_CASE("thresholds are the last lengths that fit, and rise where a group's leaving helps") {
+  const ModelShape shape = test::planner_shape();
+  MemoryPlanner planner(shape, test::planner_config(shape, 120, 150));
+  for (const index_t requests : {1, 2, 3, 4}) {
+    const auto s = planner.thresholds(requests);
+    REQUIRE(s.size() == 4);
+    for (index_t i = 0; i <= 3; ++i) {
+      const auto fits = [&](index_t length) {  // 32 pages are staging, two wait for a move
+        const index_t pages = (length + 15) / 16;
+        return requests * ((3 - i) * pages + i * 2 + 1) <= 120 - 32 - 2 &&
+               requests * i * pages <= 150;
+      };
+      const index_t at = s[static_cast<std::size_t>(i)];
+      CAPTURE(requests, i, at);
+      CHECK((at == 0 || fits(at)));
+      CHECK((at == 256 || !fits(at + 1)));
+    }
+  }
+}
+
+TEST_CASE("the paper's models place by its run-time algorithm, rounded up to groups, never back") {
+  for (const PlannerModel model : {PlannerModel::paper, PlannerModel::paper_corrected}) {
+    PlannerConfig config = test::llama_config();
+    config.model = model;
+    config.max_requests = 16;
+    config.host_bytes = index_t{1} << 40;
+    MemoryPlanner planner(test::llama_shape(), config);
+    REQUIRE(planner.pool_plan().group_layers == 4);
+    const auto s = planner.thresholds(16);
+    REQUIRE(s.size() == 33);
+    CHECK(planner.paper_model().layers == 32);
+
+    std::vector<RequestNeed> needs;
+    for (std::int32_t i = 0; i < 16; ++i) needs.push_back(test::need(i, 0, 34'816, 8));
+    std::int32_t before = 8;
+    for (const index_t length : {s[0] - 1, s[0], s[0] + 1, s[3], s[4], s[5] - 1, s[5]}) {
+      for (RequestNeed& n : needs) n.length = length;
+      const std::vector<index_t> at(s.begin(), s.end());
+      const index_t layers = PaperMemoryModel::layers_on_host(at, length);
+      const auto expected = static_cast<std::int32_t>(8 - ceil_div(layers, 4));
+      const Placement placement = planner.place(needs);
+      for (std::size_t i = 0; i < needs.size(); ++i) {
+        CHECK(placement.resident_groups[i] <= expected);
+        needs[i].resident_groups = placement.resident_groups[i];
+      }
+      CHECK(needs.back().resident_groups <= before);
+      before = needs.back().resident_groups;
+    }
+    needs.resize(1);
+    needs[0].length = 100;
+    CHECK(planner.place(needs).resident_groups[0] == needs[0].resident_groups);
+  }
+}
