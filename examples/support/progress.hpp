@@ -51,7 +51,7 @@ class Progress {
     std::string bar;
     if (is_terminal_) {
       const auto filled = static_cast<std::size_t>(share * kBarCells);
-      bar = "[" + std::string(filled, '#') + std::string(kBarCells - filled, ' ') + "] ";
+      bar.append("[").append(filled, '#').append(kBarCells - filled, ' ').append("] ");
     }
     std::fprintf(stderr, "%s%s %s%lld / %lld %s, %.0f %s/s, %.0f s left%s",
                  is_terminal_ ? "\r" : "", what_.c_str(), bar.c_str(), static_cast<long long>(done),
