@@ -153,16 +153,21 @@ inline std::string describe(std::span<const Flag> flags) {
   constexpr std::size_t kColumn = 26;
   std::string lines;
   for (const Flag& flag : flags) {
-    std::string line = "  " + std::string(flag.name) + " " + std::string(flag.value);
-    if (line.size() >= kColumn) line += "\n";
-    for (std::size_t at = 0; at <= flag.help.size();) {
+    std::string name("  ");
+    name.append(flag.name);
+    if (!flag.value.empty()) name.append(1, ' ').append(flag.value);
+    lines += name;
+    std::size_t used = name.size();
+    for (std::size_t at = 0; at < flag.help.size();) {
       const std::size_t end = std::min(flag.help.find('\n', at), flag.help.size());
-      const std::size_t used = line.size() - (line.rfind('\n') + 1);
-      line += std::string(kColumn - std::min(used, kColumn), ' ');
-      line += std::string(flag.help.substr(at, end - at)) + "\n";
+      if (used >= kColumn || at > 0) {
+        lines += "\n";
+        used = 0;
+      }
+      lines += std::string(kColumn - used, ' ') + std::string(flag.help.substr(at, end - at));
       at = end + 1;
     }
-    lines += line;
+    lines += "\n";
   }
   return lines;
 }

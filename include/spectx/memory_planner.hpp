@@ -108,6 +108,16 @@ class MemoryPlanner {
     return thresholds_;
   }
 
+  /// The fewest groups, of all requests together, that are on the host when `requests` requests
+  /// reach `length` as their final length; -1 if they cannot run at once.
+  index_t groups_on_host(index_t requests, index_t length) const {
+    expects(requests > 0 && requests <= plan_.max_requests,
+            "MemoryPlanner::groups_on_host: requests must be in 1 .. max_requests");
+    expects(length > 0 && length <= plan_.max_length,
+            "MemoryPlanner::groups_on_host: length must be in 1 .. max_length");
+    return detail::fewest_on_host(demand_, requests, length);
+  }
+
   /// The bytes that requests as they are take.
   MemoryUse predict(std::span<const RequestNeed> now) const;
 

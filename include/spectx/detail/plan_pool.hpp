@@ -58,25 +58,27 @@ inline PoolPlan plan_tiers(const ModelShape& shape, const PlannerConfig& config,
   return plan;
 }
 
-/// Whether `requests` requests of max_length can run to their end at once.
-inline bool holds_requests(const ModelShape& shape, const PoolPlan& plan, index_t requests) {
-  const PageDemand demand(plan, PoolLayout(shape, plan));
-  const index_t length = plan.max_length;
-  const index_t keys = demand.key_pages(length);
+/// The fewest groups, of all requests together, that have to be on the host so that `requests`
+/// requests of `length` can run to that end at once; -1: they cannot.
+inline index_t fewest_on_host(const PageDemand& demand, index_t requests, index_t length) {
+  const index_t keys = requests * demand.key_pages(length);
   const index_t all_groups = requests * demand.groups();
-  if (all_groups * demand.token_pages(length) + requests * keys <= demand.limit()) return true;
-  if (!demand.can_leave(length)) return false;
-  const index_t counted = all_groups * demand.counted_pages(length, length) + requests * keys;
+  if (all_groups * demand.token_pages(length) + keys <= demand.limit()) return 0;
+  if (!demand.can_leave(length)) return -1;
+  const index_t counted = all_groups * demand.counted_pages(length, length) + keys;
   const index_t leaving = ceil_div(counted - demand.limit(), demand.relief(length, length));
-  return leaving <= all_groups && leaving * demand.token_pages(length) <= demand.host_pages();
+  const bool fits =
+      leaving <= all_groups && leaving * demand.token_pages(length) <= demand.host_pages();
+  return fits ? leaving : -1;
 }
 
 /// The most requests of max_length that can run at once, at most max_requests.
 inline index_t requests_at_once(const ModelShape& shape, const PoolPlan& plan) {
+  const PageDemand demand(plan, PoolLayout(shape, plan));
   index_t fit = 0;
   for (index_t too_many = plan.max_requests + 1; fit + 1 < too_many;) {
     const index_t middle = fit + (too_many - fit) / 2;
-    (holds_requests(shape, plan, middle) ? fit : too_many) = middle;
+    (fewest_on_host(demand, middle, plan.max_length) >= 0 ? fit : too_many) = middle;
   }
   return fit;
 }
