@@ -42,7 +42,7 @@ TEST_CASE("The decoder's logits are those of a double-precision forward pass") {
   const bool is_tied = GENERATE(true, false);
   const index_t chunk = GENERATE(index_t{1}, index_t{7}, index_t{64}, index_t{100});
   CAPTURE(is_tied, chunk);
-  const TinyLlama model(is_tied);
+  const TinyLlama model({.has_tied_embeddings = is_tied});
   const std::string file = model.gguf();
   const auto tokens = some_tokens(100);
   LlamaRunner runner(parsed(file), DType::f32, DType::f32, 128, chunk);
@@ -158,7 +158,7 @@ TEST_CASE("What the decoder cannot run is refused with the reason") {
   REQUIRE(message(odd).find("multiple of llama.attention.head_count_kv") != std::string::npos);
 
   TinyLlama partial;
-  partial.dim = 4;  // of rope.dimension_count alone: heads stay at 8
+  partial.rope_dim = 4;
   REQUIRE(message(partial).find("part of a head") != std::string::npos);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "generate/report.hpp"
 
+#include <cmath>
 #include <cstdio>
 #include <functional>
 
@@ -16,7 +17,9 @@ std::string whole(double x) { return printed("%.0f", x); }
 std::string tenths(double x) { return printed("%.1f", x); }
 std::string seconds(double x) { return printed("%.2f s", x); }
 std::string milliseconds(double x) { return printed("%.2f ms", x * 1e3); }
-std::string percent(double share) { return printed("%.1f %%", share * 100); }
+std::string percent(double share) {
+  return std::isnan(share) ? "-" : printed("%.1f %%", share * 100);
+}
 std::string megabytes(double bytes) { return printed("%.1f MB", bytes * 1e-6); }
 
 using Value = std::function<double(const RunFigures&)>;
@@ -48,7 +51,7 @@ class Table {
   const std::string& text() const { return text_; }
 
  private:
-  static constexpr std::size_t kLabelCells = 30;
+  static constexpr std::size_t kLabelCells = 34;
   static constexpr std::size_t kValueCells = 16;
 
   static std::string left(const char* label) {

@@ -38,9 +38,9 @@ struct RunFigures {
   double per_step(index_t sum) const {
     return static_cast<double>(sum) / static_cast<double>(step_seconds.size());
   }
+  /// Share of the selected rows that were on the device; NaN where nothing is offloaded.
   double hit_rate() const {
-    const index_t all = hits + misses;
-    return all == 0 ? 1 : static_cast<double>(hits) / static_cast<double>(all);
+    return static_cast<double>(hits) / static_cast<double>(hits + misses);
   }
 };
 

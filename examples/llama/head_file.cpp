@@ -124,8 +124,9 @@ void check_fits(const io::Safetensors& file, const HeadWeights& head,
   }
   for (const index_t layer : head.feature_layers) {
     if (layer < target.layers) continue;
-    add("feature layer " + std::to_string(layer - 1) + ", but the model has only " +
-        std::to_string(target.layers) + " layers, the last one's output not counted");
+    add("feature layer " + std::to_string(layer - 1) + ", but of the model's " +
+        std::to_string(target.layers) + " layers " + std::to_string(target.layers - 2) +
+        " is the last that can be tapped");
   }
   if (head.shape.query_heads % head.shape.kv_heads != 0) {
     add(std::to_string(head.shape.query_heads) + " query heads are no multiple of " +

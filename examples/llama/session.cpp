@@ -125,10 +125,8 @@ void Session::rewind() {
     pool_.rewind(request_, prefilled, stream_);
     return warm();
   }
-  // Rows that are run again make the feature anew. The first of them keeps its key, which has to be
-  // in a page that the rewind leaves.
-  index_t first = std::max<index_t>(0, prefilled - 1);
-  if (first > 0 && first % pool_.layout().key_page_rows == 0) --first;
+  // A row that is run again makes its feature anew.
+  const index_t first = std::max<index_t>(0, prefilled - 1);
   pool_.rewind(request_, first, stream_);
   run_chunks(first, {});
 }

@@ -66,7 +66,8 @@ class LlamaRunner {
 
  private:
   PoolPlan plan(index_t length) const {
-    PoolPlan plan{.max_requests = 1, .max_length = length, .max_step_rows = chunk_};
+    PoolPlan plan{
+        .selection = {}, .max_requests = 1, .max_length = length, .max_step_rows = chunk_};
     plan.arena_pages = config_.layers * ceil_div(length, plan.page_rows);
     return plan;
   }

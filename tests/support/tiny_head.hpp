@@ -16,7 +16,7 @@ struct TinyHead {
   index_t query_heads = 4;
   index_t kv_heads = 2;
   index_t dim = 8;
-  std::string feature_layers = "[0, 2]";
+  std::string feature_layers = "[0, 1]";
 
   std::string safetensors() const;
 };

@@ -12,24 +12,29 @@
 
 namespace spectx::test {
 
-/// A Llama-like model with random weights, small enough for a test: bytes are its tokens, then come
-/// <|im_start|> and <|im_end|>, which ends a text.
-struct TinyLlama {
-  struct Tensor {
-    std::vector<index_t> shape;  // row-major
-    std::vector<float> values;
-  };
-
-  explicit TinyLlama(bool has_tied_embeddings = true, std::uint64_t seed = 1);
-
+struct TinySizes {
   index_t layers = 3;
   index_t hidden = 48;
   index_t feed_forward = 72;
   index_t query_heads = 6;
   index_t kv_heads = 2;
   index_t dim = 8;
-  index_t vocabulary = 258;
+  index_t rope_dim = 8;
   index_t context = 512;
+  bool has_tied_embeddings = true;
+};
+
+/// A Llama-like model with random weights, small enough for a test: bytes are its tokens, then come
+/// <|im_start|> and <|im_end|>, which ends a text.
+struct TinyLlama : TinySizes {
+  struct Tensor {
+    std::vector<index_t> shape;  // row-major
+    std::vector<float> values;
+  };
+
+  explicit TinyLlama(const TinySizes& sizes = {}, std::uint64_t seed = 1);
+
+  index_t vocabulary = 258;
   double theta = 1e4;
   double rms_eps = 1e-5;
   std::map<std::string, Tensor> tensors;
@@ -57,7 +62,7 @@ inline std::string in_alphabet(int byte) {
           static_cast<char>(0x80 | (code_point & 0x3f))};
 }
 
-inline TinyLlama::TinyLlama(bool has_tied_embeddings, std::uint64_t seed) {
+inline TinyLlama::TinyLlama(const TinySizes& sizes, std::uint64_t seed) : TinySizes(sizes) {
   std::mt19937_64 engine(seed);
   const auto draw = [&] {
     return static_cast<float>(static_cast<double>(engine() >> 11) * 0x1p-52 - 1);  // [-1, 1)
@@ -99,7 +104,9 @@ inline std::string TinyLlama::gguf() const {
   meta.meta("llama.attention.layer_norm_rms_epsilon", rms_eps);
   meta.meta("llama.context_length", context);
   meta.meta("llama.rope.freq_base", theta);
-  meta.meta("llama.rope.dimension_count", dim);
+  meta.meta("llama.rope.dimension_count", rope_dim);
+  meta.meta("llama.attention.key_length", dim);
+  meta.meta("llama.attention.value_length", dim);
   std::vector<std::string> tokens;
   for (int byte = 0; byte < 256; ++byte) tokens.push_back(in_alphabet(byte));
   tokens.insert(tokens.end(), {"<|im_start|>", "<|im_end|>"});
