@@ -184,6 +184,7 @@ inline const Batch& KVPool::schedule(std::span<const BatchItem> items, StreamVie
   }
   expects(rows <= plan_.max_step_rows, "KVPool::schedule: more rows than max_step_rows");
   reserve(stream);
+  if (rows > 0) follow_copies(stream);  // they read the arrays of the batch before
   index_t staged_pages = 0;
   for (const ScheduledItem& item : scheduled_) {
     book_.grow(item.request, item.first + item.rows);
