@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Streams run when they like: only events order them. The results stay the same to the bit.
+#include <map>
+
+#include "catch.hpp"
+#include "spectx/cpu/backend.hpp"
+#include "support/deferred_backend.hpp"
+#include "support/toy_loop.hpp"
+
+using namespace spectx;
+using namespace spectx::test;
+
+namespace {
+
+constexpr SelectionConfig kRule{.budget = 48, .sinks = 2, .recent_window = 16};
+
+struct Result {
+  ToyTrace trace;
+  std::map<index_t, std::array<index_t, 3>> reports;  // step -> hits, misses, bytes
+};
+
+/// Decodes while groups come and go, the request is parked, and a second one prefills beside it.
+/// `stir` is called at every turn.
+template <class Stir>
+Result decode(Backend& backend, Stir&& stir) {
+  ToyLoop loop(backend, toy_plan(kRule, 64));
+  ToyDecode main{.id = loop.pool.open(256)};
+  loop.place(main.id, 1);
+  loop.prefill(main.id, toy_text(70));
+  const RequestId other = loop.pool.open(256);
+  loop.place(other, 0);
+  Result result;
+  const auto note = [&] {
+    const StepReport& report = loop.pipeline.report();
+    if (report.step >= 0) result.reports[report.step] = {report.hits, report.misses, report.bytes};
+  };
+  result.trace = main.run(loop, 100, [&](int n) {
+    note();
+    stir();
+    if (n % 6 == 1) loop.place(main.id, n * 7 % (kToyGroups + 1));
+    stir();
+    if (n % 9 == 4) loop.step({other, toy_text(11), true});
+    note();
+    stir();
+    if (n % 30 == 20) {
+      loop.pipeline.park(main.id, loop.stream);
+      stir();
+      loop.pipeline.resume(main.id, loop.stream);
+      const std::array token = {main.token};
+      const Batch& batch = loop.pool.schedule(std::array{BatchItem{main.id, token}}, loop.stream);
+      loop.pipeline.warm(batch, loop.head.select(batch, loop.stream), loop.stream);
+      stir();
+      loop.pipeline.wait_ready();
+    }
+    stir();
+  });
+  note();
+  loop.pool.close(main.id, loop.stream);
+  loop.pipeline.wait_ready();
+  backend.synchronize(loop.stream);
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("what no event orders may run in any order") {
+  const auto worker = make_cpu_backend({.threads = 1, .two_memories = true});
+  const Result at_once = decode(*worker, [] {});
+  REQUIRE(at_once.reports.size() >= 100);
+  const auto check = [&](const Result& result) {
+    REQUIRE(result.trace == at_once.trace);
+    for (const auto& [step, figures] : result.reports) {
+      CAPTURE(step);
+      const auto expected = at_once.reports.find(step);
+      if (expected != at_once.reports.end()) REQUIRE(figures == expected->second);
+    }
+  };
+  SECTION("as late as it can") {
+    DeferredBackend lazy(*worker);
+    check(decode(lazy, [] {}));
+  }
+  SECTION("drawn by chance") {
+    const unsigned seed = GENERATE(1U, 2U, 3U, 4U, 5U, 6U);
+    CAPTURE(seed);
+    DeferredBackend stirred(*worker, seed);
+    std::mt19937 random(seed);
+    const auto stir = [&] { stirred.run_some(static_cast<int>(random() % 60)); };
+    const Result result = decode(stirred, stir);
+    check(result);
+    REQUIRE(result.reports.size() > 10);
+  }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "spectx/backend.hpp"
+
+namespace spectx::test {
+
+/// Passes on to another resource and knows what it has handed out.
+class TrackedMemory final : public MemoryResource {
+ public:
+  explicit TrackedMemory(MemoryResource& memory) : memory_(memory) {}
+  void* allocate(index_t bytes, index_t alignment = 256) override {
+    void* const memory = memory_.allocate(bytes, alignment);
+    blocks_[static_cast<std::byte*>(memory)] = bytes;
+    return memory;
+  }
+  void deallocate(void* memory, index_t bytes) noexcept override {
+    blocks_.erase(static_cast<std::byte*>(memory));
+    memory_.deallocate(memory, bytes);
+  }
+  bool has(const void* address) const {
+    const auto after = blocks_.upper_bound(static_cast<const std::byte*>(address));
+    if (after == blocks_.begin()) return false;
+    const auto [begin, bytes] = *std::prev(after);
+    return address < begin + bytes;
+  }
+
+ private:
+  MemoryResource& memory_;
+  std::map<const std::byte*, index_t> blocks_;
+};
+
+/// The streams of a device, in slow motion: what is put on a stream runs when the host waits for
+/// it, when a stream that waits for it has to go on, or when run_some() happens to draw it. So what
+/// no event orders runs in an odd order. Another backend does the work.
+class DeferredBackend final : public Backend {
+ public:
+  explicit DeferredBackend(Backend& worker, unsigned seed = 1)
+      : DeferredBackend(worker, worker.memories(), seed) {}
+  DeferredBackend(Backend& worker, Memories memories, unsigned seed = 1)
+      : worker_(worker), device_(memories.device), host_(memories.host), random_(seed) {}
+
+  /// Runs `count` operations, each of a stream drawn by chance.
+  void run_some(int count) {
+    for (; count > 0; --count) {
+      Queue& queue = *queues_[random_() % queues_.size()];
+      if (!queue.work.empty()) run_to(queue, queue.done + 1);
+    }
+  }
+  void run_all() {
+    for (const auto& queue : queues_) run_to(*queue, queue->put);
+  }
+
+  void embed(const EmbedArgs& a, StreamView s) override { defer(&Backend::embed, a, s); }
+  void matmul(const MatmulArgs& a, StreamView s) override { defer(&Backend::matmul, a, s); }
+  void rms_norm(const RmsNormArgs& a, StreamView s) override { defer(&Backend::rms_norm, a, s); }
+  void rope(const RopeArgs& a, StreamView s) override { defer(&Backend::rope, a, s); }
+  void swiglu(const SwigluArgs& a, StreamView s) override { defer(&Backend::swiglu, a, s); }
+  void add(const AddArgs& a, StreamView s) override { defer(&Backend::add, a, s); }
+  void argmax(const ArgmaxArgs& a, StreamView s) override { defer(&Backend::argmax, a, s); }
+  void append_rows(const AppendRowsArgs& a, StreamView s) override {
+    defer(&Backend::append_rows, a, s);
+  }
+  void score(const ScoreArgs& a, StreamView s) override { defer(&Backend::score, a, s); }
+  void top_k(const TopKArgs& a, StreamView s) override { defer(&Backend::top_k, a, s); }
+  void coverage(const CoverageArgs& a, StreamView s) override { defer(&Backend::coverage, a, s); }
+  void store_ring(const StoreRingArgs& a, StreamView s) override {
+    defer(&Backend::store_ring, a, s);
+  }
+  void load_ring(const LoadRingArgs& a, StreamView s) override { defer(&Backend::load_ring, a, s); }
+  void update_slots(const UpdateSlotsArgs& a, StreamView s) override {
+    defer(&Backend::update_slots, a, s);
+  }
+  void forget_slots(const ForgetSlotsArgs& a, StreamView s) override {
+    defer(&Backend::forget_slots, a, s);
+  }
+  void gather_rows(const GatherRowsArgs& a, StreamView s) override {
+    defer(&Backend::gather_rows, a, s);
+  }
+  void scatter_rows(const ScatterRowsArgs& a, StreamView s) override {
+    defer(&Backend::scatter_rows, a, s);
+  }
+  void move_rows(const MoveRowsArgs& a, StreamView s) override { defer(&Backend::move_rows, a, s); }
+  void attend(const AttendArgs& a, StreamView s) override { defer(&Backend::attend, a, s); }
+
+  Stream make_stream(StreamOptions = {}) override {
+    queues_.push_back(std::make_unique<Queue>());
+    return {*this, queues_.back().get()};
+  }
+  Event make_event() override { return {*this, new Place}; }
+  void destroy_stream(void* handle) noexcept override { synchronize({handle}); }
+  void destroy_event(void* handle) noexcept override { delete static_cast<Place*>(handle); }
+
+  void copy(void* to, const void* from, index_t bytes, StreamView s) override {
+    if (device_.has(from) || host_.has(from)) {
+      put(s, [this, to, from, bytes] { worker_.copy(to, from, bytes, {}); });
+      return;
+    }
+    const auto* const begin = static_cast<const std::byte*>(from);
+    put(s, [this, to, held = std::vector<std::byte>(begin, begin + bytes)] {
+      worker_.copy(to, held.data(), static_cast<index_t>(held.size()), {});
+    });
+  }
+  void fill(void* to, int byte, index_t bytes, StreamView s) override {
+    put(s, [this, to, byte, bytes] { worker_.fill(to, byte, bytes, {}); });
+  }
+  void stamp(std::uint64_t* device_ns, StreamView s) override {
+    put(s, [this, device_ns] { worker_.stamp(device_ns, {}); });
+  }
+  void record(EventView event, StreamView s) override { place(event) = {&queue(s), queue(s).put}; }
+  void wait(StreamView s, EventView event) override {
+    const Place until = place(event);
+    if (until.queue == nullptr) return;
+    put(s, [until] { run_to(*until.queue, until.position); });
+  }
+  bool is_done(EventView event) override {
+    const Place until = place(event);
+    return until.queue == nullptr || until.queue->done >= until.position;
+  }
+  void synchronize(StreamView s) override { run_to(queue(s), queue(s).put); }
+
+  Memories memories() override { return {device_, host_}; }
+  bool has_one_memory() const noexcept override { return worker_.has_one_memory(); }
+  bool runs_at_call() const noexcept override { return false; }
+  DType compute_dtype(DType weights) const noexcept override {
+    return worker_.compute_dtype(weights);
+  }
+  const TraceSink& trace() const noexcept override { return worker_.trace(); }
+
+ private:
+  struct Queue {
+    std::deque<std::function<void()>> work;
+    index_t put = 0, done = 0;
+  };
+  /// After the operation `position - 1` of a stream.
+  struct Place {
+    Queue* queue = nullptr;
+    index_t position = 0;
+  };
+
+  static Queue& queue(StreamView s) { return *static_cast<Queue*>(s.handle); }
+  static Place& place(EventView e) { return *static_cast<Place*>(e.handle); }
+  static void run_to(Queue& queue, index_t position) {
+    while (queue.done < position) {
+      const std::function<void()> operation = std::move(queue.work.front());
+      queue.work.pop_front();
+      operation();
+      ++queue.done;
+    }
+  }
+  static void put(StreamView s, std::function<void()> operation) {
+    queue(s).work.push_back(std::move(operation));
+    ++queue(s).put;
+  }
+
+  /// A Batch is host data, read at the call as a launch does.
+  template <class Args>
+  void defer(void (Backend::*operation)(const Args&, StreamView), const Args& args, StreamView s) {
+    if constexpr (requires { args.batch; }) {
+      const auto items = std::make_shared<std::vector<ScheduledItem>>(args.batch->items.begin(),
+                                                                      args.batch->items.end());
+      const auto batch = std::make_shared<Batch>(*args.batch);
+      batch->items = *items;
+      put(s, [this, operation, held = args, items, batch]() mutable {
+        held.batch = batch.get();
+        (worker_.*operation)(held, {});
+      });
+    } else {
+      put(s, [this, operation, args] { (worker_.*operation)(args, {}); });
+    }
+  }
+
+  Backend& worker_;
+  TrackedMemory device_, host_;
+  std::mt19937 random_;
+  std::vector<std::unique_ptr<Queue>> queues_;
+};
+
+}  // namespace spectx::test
