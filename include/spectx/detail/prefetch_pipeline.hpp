@@ -149,7 +149,9 @@ inline KVView PrefetchPipeline::append(index_t layer, TensorView k, TensorView v
 inline void PrefetchPipeline::end_step(StreamView stream) {
   expects(is_in_step_, "PrefetchPipeline::end_step: no step has begun");
   is_in_step_ = false;
-  if (pool_.plan().has_host_tier() && !batch_.items.empty()) {
+  if (batch_.items.empty()) return;
+  const bool has_host_tier = pool_.plan().has_host_tier();
+  if (has_host_tier) {
     const TraceSpan span(backend_.trace(), "PrefetchPipeline::write_through", TraceLane::copy);
     order(copy_stream_, stream);
     if (entered_group_ >= 0) store_staging(entered_group_);
