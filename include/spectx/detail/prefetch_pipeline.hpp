@@ -160,10 +160,12 @@ inline void PrefetchPipeline::end_step(StreamView stream) {
           {.batch = &batch_, .pool = pool_.view(), .write_batch = pool_.plan().write_batch},
           copy_stream_);
     }
+  }
+  meter_.end_step(batch_, lists_, copy_stream_);
+  if (has_host_tier) {
     backend_.record(copies_, copy_stream_);
     pool_.copies_ = copies_;
   }
-  meter_.end_step(batch_, lists_, copy_stream_);
   pool_.advance(batch_);
 }
 
