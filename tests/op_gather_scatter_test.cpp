@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "catch.hpp"
+#include "support/backends.hpp"
+#include "support/batches.hpp"
+#include "support/pool_data.hpp"
+
+using namespace spectx;
+using namespace spectx::test;
+
+namespace {
+
+constexpr index_t kBudget = 12;
+
+ScheduledItem selecting(int request, index_t first, index_t rows = 1) {
+  return {.request = {request}, .first = first, .rows = rows, .is_dense = false, .selects = true};
+}
+
+/// Copies a token's run between its slot and the host tier, by the layouts of PoolData.
+void copy_run(PoolData& pool, index_t request, index_t group, index_t head, index_t token,
+              index_t slot, bool to_host) {
+  const index_t end = std::min((group + 1) * pool.s.group_layers, pool.s.layers);
+  for (index_t layer = group * pool.s.group_layers; layer < end; ++layer) {
+    std::byte* const device =
+        pool.device_pages.data() + pool.device_row(true, request, layer, head, slot);
+    std::byte* const host = pool.host_pages.data() + pool.host_row(request, layer, head, token);
+    std::memcpy(to_host ? host : device, to_host ? device : host, at(pool.row_bytes()));
+  }
+}
+
+struct Misses {
+  Misses(index_t items, index_t heads)
+      : ids(at(items * heads * kBudget), -1), slots(ids), counts(at(items * heads), 0) {}
+
+  void add(index_t entry, index_t token, index_t slot) {
+    const index_t n = counts[at(entry)]++;
+    ids[at(entry * kBudget + n)] = static_cast<std::int32_t>(token);
+    slots[at(entry * kBudget + n)] = static_cast<std::int32_t>(slot);
+  }
+
+  std::vector<std::int32_t> ids, slots, counts;
+};
+
+/// A random slot for every token of [first, last), for each head.
+void hold(PoolData& pool, index_t request, index_t first, index_t last) {
+  Random random(8);
+  for (index_t head = 0; head < pool.s.kv_heads; ++head) {
+    const std::vector<std::int32_t> slots = random.permutation(pool.s.slots);
+    for (index_t t = first; t < last; ++t) pool.put(request, head, t, slots[at(t - first)]);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("gather_rows fetches the misses of one group into their slots, where it is offloaded") {
+  const NamedBackend b = GENERATE(from_range(backends()));
+  const index_t group = GENERATE(0, 1, 2);
+  CAPTURE(b.name, group);
+  PoolData pool(*b.backend, {.requests = 3});
+  pool.resident_groups = {1, 0, 3};
+  pool.upload();
+  PoolData expected(*b.backend, {.requests = 3});
+  // Item 1 does not select: what its list says is not for this step.
+  const std::vector<ScheduledItem> items = {selecting(1, 40),
+                                            {.request = {0}, .first = 20, .rows = 1},
+                                            selecting(0, 30),
+                                            selecting(2, 50)};
+  Misses misses(4, 2);
+  for (const index_t item : {0, 1, 2, 3}) {
+    Random random(static_cast<std::uint32_t>(item));
+    for (index_t head = 0; head < 2; ++head) {
+      const index_t count = item == 0 && head == 1 ? 0 : 5 + head;
+      const std::vector<std::int32_t> tokens = random.ascending(count, 30);
+      const std::vector<std::int32_t> slots = random.permutation(16);
+      for (index_t i = 0; i < count; ++i) {
+        misses.add(item * 2 + head, tokens[at(i)], slots[at(i)]);
+        const index_t request = items[at(item)].request.value;
+        const bool is_offloaded = group >= pool.resident_groups[at(request)];
+        if (!items[at(item)].selects || !is_offloaded) continue;
+        copy_run(expected, request, group, head, tokens[at(i)], slots[at(i)], false);
+      }
+    }
+  }
+  const BatchData batch(*b.backend, items);
+  const DeviceArray<std::int32_t> ids(*b.backend, misses.ids);
+  const DeviceArray<std::int32_t> slots(*b.backend, misses.slots);
+  const DeviceArray<std::int32_t> counts(*b.backend, misses.counts);
+  StepLists lists;
+  lists.miss_ids = ids.data();
+  lists.miss_slots = slots.data();
+  lists.miss_counts = counts.data();
+  lists.max_budget = kBudget;
+  run_on(*b.backend, [&](StreamView stream) {
+    b.backend->gather_rows(
+        {.batch = batch.get(), .lists = lists, .pool = pool.view(), .group = group}, stream);
+  });
+  pool.download();
+  REQUIRE(pool.device_pages == expected.device_pages);
+  REQUIRE(pool.host_pages == expected.host_pages);
+}
+
+TEST_CASE("scatter_rows writes waiting rows through once there are enough") {
+  const NamedBackend b = GENERATE(from_range(backends()));
+  const index_t write_batch = GENERATE(1, 3, 4, 5);
+  CAPTURE(b.name, write_batch);
+  PoolData pool(*b.backend, {.requests = 4});
+  PoolData expected(*b.backend, {.requests = 4});
+  for (PoolData* p : {&pool, &expected}) {
+    p->resident_groups = {1, 0, 3, 2};
+    p->durable = {30, 20, 10, 40};
+    hold(*p, 0, 26, 34);
+    hold(*p, 1, 20, 24);
+    hold(*p, 2, 8, 20);
+    hold(*p, 3, 40, 44);
+  }
+  // Request 2 is resident as a whole, request 3 does not select.
+  const std::vector<ScheduledItem> items = {selecting(1, 23),
+                                            selecting(0, 32, 2),
+                                            selecting(2, 19),
+                                            {.request = {3}, .first = 43, .rows = 1}};
+  for (const index_t request : {0, 1}) {
+    const index_t length = request == 0 ? 34 : 24;
+    const index_t durable = expected.durable[at(request)];
+    if (length - durable < write_batch) continue;
+    for (index_t g = expected.resident_groups[at(request)]; g < expected.s.groups; ++g) {
+      for (index_t head = 0; head < 2; ++head) {
+        for (index_t t = durable; t < length; ++t) {
+          copy_run(expected, request, g, head, t,
+                   expected.slot_of_token[expected.token_entry(request, head, t)], true);
+        }
+      }
+    }
+    expected.durable[at(request)] = static_cast<std::int32_t>(length);
+  }
+  pool.upload();
+  const BatchData batch(*b.backend, items);
+  run_on(*b.backend, [&](StreamView stream) {
+    b.backend->scatter_rows({.batch = batch.get(), .pool = pool.view(), .write_batch = write_batch},
+                            stream);
+  });
+  pool.download();
+  REQUIRE(pool.host_pages == expected.host_pages);
+  REQUIRE(pool.device_pages == expected.device_pages);
+  REQUIRE(pool.durable == expected.durable);
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <vector>
+
+#include "device_data.hpp"
+#include "random.hpp"
+#include "reference.hpp"
+#include "spectx/kv_view.hpp"
+
+namespace spectx::test {
+
+struct PoolShape {
+  index_t requests = 2, groups = 3, group_layers = 2, layers = 5;
+  index_t kv_heads = 2, k_dim = 4, v_dim = 6;
+  index_t page_rows = 4, max_length = 64, slots = 16;
+  DType dtype = DType::bf16;
+};
+
+/// Both tiers and every table of a pool, without a KVPool: a copy on the host, which a test reads
+/// and changes, and one on the device. A group has token pages and slot pages; the page table names
+/// the ones that resident_groups asks for.
+class PoolData {
+ public:
+  PoolData(Backend& backend, const PoolShape& shape, std::uint32_t seed = 1)
+      : s(shape),
+        columns_((std::max(s.max_length, s.slots) + s.page_rows - 1) / s.page_rows),
+        token_pages_(columns_ * s.requests * s.groups),
+        device_pages(random_bytes(2 * token_pages_ * page_bytes(), seed)),
+        host_pages(random_bytes(token_pages_ * page_bytes(), seed + 1)),
+        slot_of_token(at(s.requests * s.kv_heads * s.max_length), -1),
+        token_of_slot(at(s.requests * s.kv_heads * s.slots), -1),
+        last_used(token_of_slot.size(), 0),
+        durable(at(s.requests), 0),
+        resident_groups(at(s.requests), 0),
+        device_(backend, *this),
+        order_(Random(seed).permutation(2 * token_pages_)),
+        host_order_(Random(seed + 2).permutation(token_pages_)) {}
+
+  /// Host copies to the device.
+  void upload() {
+    device_.pages.write(device_pages);
+    device_.host_pages.write(host_pages);
+    device_.slot_of_token.write(slot_of_token);
+    device_.token_of_slot.write(token_of_slot);
+    device_.last_used.write(last_used);
+    device_.durable.write(durable);
+    device_.resident_groups.write(resident_groups);
+    device_.clock.write({clock});
+    device_.table.write(addresses(device_.pages.data(), device_.host_pages.data()));
+  }
+  void download() {
+    device_pages = device_.pages.read();
+    host_pages = device_.host_pages.read();
+    slot_of_token = device_.slot_of_token.read();
+    token_of_slot = device_.token_of_slot.read();
+    last_used = device_.last_used.read();
+    durable = device_.durable.read();
+    clock = device_.clock.read()[0];
+  }
+
+  /// The pool as an operation sees it.
+  KVPoolView view() const {
+    KVPoolView v = geometry();
+    v.pages = device_.table.data();
+    v.host_pages = v.pages + token_pages_;
+    v.resident_groups = device_.resident_groups.data();
+    v.durable = device_.durable.data();
+    v.slot_of_token = device_.slot_of_token.data();
+    v.token_of_slot = device_.token_of_slot.data();
+    v.last_used = device_.last_used.data();
+    v.clock = device_.clock.data();
+    return v;
+  }
+  /// Device array of the addresses of a group's token or slot pages, whatever its placement.
+  std::byte* const* token_pages(index_t request, index_t group) const {
+    return device_.table.data() + 2 * token_pages_ + (request * s.groups + group) * columns_;
+  }
+  std::byte* const* slot_pages(index_t request, index_t group) const {
+    return token_pages(request, group) + token_pages_;
+  }
+
+  /// Offsets of a layer's row in device_pages and host_pages: the layouts, written out once more.
+  std::size_t device_row(bool in_slots, index_t request, index_t layer, index_t head,
+                         index_t n) const {
+    const index_t page =
+        order_[at((in_slots ? token_pages_ : 0) + page_index(request, layer / s.group_layers, n))];
+    const index_t in_page = (layer % s.group_layers * s.kv_heads + head) * s.page_rows;
+    return at(page * page_bytes() + (in_page + n % s.page_rows) * row_bytes());
+  }
+  std::size_t host_row(index_t request, index_t layer, index_t head, index_t token) const {
+    const index_t page = host_order_[at(page_index(request, layer / s.group_layers, token))];
+    const index_t run = token % s.page_rows * s.kv_heads + head;
+    return at(page * page_bytes() + (run * s.group_layers + layer % s.group_layers) * row_bytes());
+  }
+  index_t row_bytes() const { return (s.k_dim + s.v_dim) * dtype_bytes(s.dtype); }
+  std::size_t token_entry(index_t request, index_t head, index_t token) const {
+    return at((request * s.kv_heads + head) * s.max_length + token);
+  }
+  std::size_t slot_entry(index_t request, index_t head, index_t slot) const {
+    return at((request * s.kv_heads + head) * s.slots + slot);
+  }
+  void put(index_t request, index_t head, index_t token, index_t slot, std::int32_t used = 0) {
+    slot_of_token[token_entry(request, head, token)] = static_cast<std::int32_t>(slot);
+    token_of_slot[slot_entry(request, head, slot)] = static_cast<std::int32_t>(token);
+    last_used[slot_entry(request, head, slot)] = used;
+  }
+
+  const PoolShape s;
+
+ private:
+  index_t columns_, token_pages_;
+
+ public:
+  std::vector<std::byte> device_pages, host_pages;
+  std::vector<std::int32_t> slot_of_token, token_of_slot, last_used, durable, resident_groups;
+  std::int32_t clock = 0;
+
+ private:
+  struct Device {
+    Device(Backend& b, const PoolData& p)
+        : pages(b, p.device_pages),
+          host_pages(b, p.host_pages, Tier::host),
+          table(b, std::vector<std::byte*>(at(4 * p.token_pages_))),
+          slot_of_token(b, p.slot_of_token),
+          token_of_slot(b, p.token_of_slot),
+          last_used(b, p.last_used),
+          durable(b, p.durable),
+          resident_groups(b, p.resident_groups),
+          clock(b, {0}) {}
+    DeviceArray<std::byte> pages, host_pages;
+    DeviceArray<std::byte*> table;  // of the placement, host, token pages, slot pages
+    DeviceArray<std::int32_t> slot_of_token, token_of_slot, last_used, durable, resident_groups,
+        clock;
+  };
+
+  index_t page_bytes() const { return s.page_rows * s.kv_heads * s.group_layers * row_bytes(); }
+  index_t page_index(index_t request, index_t group, index_t n) const {
+    return (request * s.groups + group) * columns_ + n / s.page_rows;
+  }
+  static std::vector<std::byte> random_bytes(index_t count, std::uint32_t seed) {
+    Random random(seed);
+    std::vector<std::byte> bytes(at(count));
+    for (std::byte& b : bytes) b = static_cast<std::byte>(random.below(256));
+    return bytes;
+  }
+  std::vector<std::byte*> addresses(std::byte* device, std::byte* host) const {
+    std::vector<std::byte*> table(at(4 * token_pages_));
+    for (index_t i = 0; i < token_pages_; ++i) {
+      const index_t group = i / columns_ % s.groups;
+      const bool is_resident = group < resident_groups[at(i / columns_ / s.groups)];
+      std::byte* const tokens = device + order_[at(i)] * page_bytes();
+      std::byte* const slots = device + order_[at(token_pages_ + i)] * page_bytes();
+      table[at(i)] = is_resident ? tokens : slots;
+      table[at(token_pages_ + i)] = host + host_order_[at(i)] * page_bytes();
+      table[at(2 * token_pages_ + i)] = tokens;
+      table[at(3 * token_pages_ + i)] = slots;
+    }
+    return table;
+  }
+  KVPoolView geometry() const {
+    KVPoolView v;
+    v.groups = s.groups;
+    v.page_columns = columns_;
+    v.page_rows = s.page_rows;
+    v.group_layers = s.group_layers;
+    v.layers = s.layers;
+    v.kv_heads = s.kv_heads;
+    v.k_dim = s.k_dim;
+    v.v_dim = s.v_dim;
+    v.row_bytes = row_bytes();
+    v.slots = s.slots;
+    v.max_length = s.max_length;
+    v.dtype = s.dtype;
+    return v;
+  }
+
+  Device device_;
+  std::vector<std::int32_t> order_, host_order_;
+};
+
+}  // namespace spectx::test
