@@ -34,7 +34,7 @@ double mass_on_selection(const Batch& batch, const TensorView& q, const KVView& 
     std::vector<double> weight;
     for (index_t n = 0; n < length; ++n) {
       const auto* key =
-          reinterpret_cast<const float*>(rows.row(request, kv_head, n) + rows.k_offset);
+          reinterpret_cast<const float*>(rows.row(request, kv_head, n));
       double dot = 0;
       for (index_t d = 0; d < rows.k_dim; ++d) dot += double{query[d]} * double{key[d]};
       weight.push_back(dot / std::sqrt(static_cast<double>(rows.k_dim)));

@@ -87,12 +87,12 @@ void print_memory(const Options& options, const Report& report, std::ostream& ou
   line(out, "retrieval head, workspace", use.head_workspace);
   line(out, "page tables, slot maps, batch", use.pool_tables);
   line(out, "step lists", use.step_lists);
+  line(out, "staging of prompts", use.staging);
   line(out, "arena of pages", use.arena);
   line(out, "total (cap " + grouped(options.config.device_bytes) + ")", use.device_total());
   out << "arena, " << report.at_once << " requests at their end\n";
   line(out, "rows of resident groups", full.resident_rows);
   line(out, "slots of offloaded groups", full.slots);
-  line(out, "staging of prompts", full.staging);
   line(out, "keys of the retrieval head", full.head_keys);
   line(out, "free", full.arena - full.arena_used());
   out << "host memory\n";

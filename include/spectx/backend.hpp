@@ -58,8 +58,9 @@ struct ArgmaxArgs {
   TensorView logits;        // [rows, vocabulary]
   Array<std::int32_t> out;  // [rows]
 };
-/// Writes K and V where the step's rows live: by token where the group is resident or the item
-/// reads everything, else into the slots that update_slots gave them.
+/// Writes K and V where the step's rows live: by token into pages where the group is resident, by
+/// token into staging where an item reads everything of an offloaded group, else into the slots
+/// that update_slots gave them.
 struct AppendRowsArgs {
   TensorView k;    // [rows, kv_heads, k_dim]
   TensorView v{};  // [rows, kv_heads, v_dim]; absent: keys only
@@ -151,9 +152,10 @@ struct ScatterRowsArgs {
   index_t write_batch = 32;
 };
 
-/// The pages of one group of one request, and how rows lie in them.
+/// The pages of one group of one request, and how rows lie in them: device pages by token or by
+/// slot, staging pages by token (of one layer alone), host pages by token.
 struct RowPlace {
-  enum class Kind : std::uint8_t { tokens, slots, host };
+  enum class Kind : std::uint8_t { tokens, slots, staging, host };
   Kind kind = Kind::tokens;
   std::byte* const* pages = nullptr;  // device array of page addresses
 };
@@ -165,6 +167,7 @@ struct MoveRowsArgs {
   index_t group = 0;
   RowPlace from, to;
   index_t first = 0, last = 0;  // tokens
+  index_t layer = -1;           // in the group: only this one, as staging has it; -1: all
 };
 /// out = softmax(q k^T scale) v over the rows of `kv` that the item reads, causal. Rows are walked
 /// by rank; splits are fixed multiples of a constant in rank and combine in ascending order.

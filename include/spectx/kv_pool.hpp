@@ -19,8 +19,8 @@ enum class RequestState : std::uint8_t {
 
 /// What a pool holds now, bytes.
 struct PoolStats {
-  index_t device_used = 0;      // arena pages that are held, staging among them
-  index_t device_total = 0;     // arena, tables and batch arrays
+  index_t device_used = 0;      // arena pages that are held
+  index_t device_total = 0;     // arena, staging, tables and batch arrays
   index_t host_used = 0;        // host pages that are held
   index_t host_total = 0;       // what the host tier has grown to
   index_t stalled_batches = 0;  // schedules that waited for pages that a move was about to free
@@ -64,16 +64,10 @@ class KVPool {
 
   /// Device tables, for a pipeline; fixed for the pool's life.
   const KVPoolView& view() const noexcept { return book_.tables.view(); }
-  /// Group of a layer; -1 where the layer has no full attention.
-  index_t group_of(index_t layer) const {
+  /// Place of a layer among those with full attention; -1 where it has none.
+  index_t cached_layer(index_t layer) const {
     expects(layer >= 0 && layer < shape_.layers, "KVPool: no such layer");
-    const index_t cached = cached_layer_[static_cast<std::size_t>(layer)];
-    return cached < 0 ? -1 : cached / plan_.group_layers;
-  }
-  bool is_first_of_group(index_t layer) const {
-    expects(layer >= 0 && layer < shape_.layers, "KVPool: no such layer");
-    const index_t cached = cached_layer_[static_cast<std::size_t>(layer)];
-    return cached >= 0 && cached % plan_.group_layers == 0;
+    return cached_layer_[static_cast<std::size_t>(layer)];
   }
   /// Where the rows of a layer with full attention are, all tokens.
   KVView layer_view(index_t layer) const;
@@ -87,7 +81,6 @@ class KVPool {
     bool is_open = false;
     bool is_cold = false;  // offloaded rows have come that no selection has fetched
     bool is_parked = false;
-    bool is_staged = false;  // its offloaded groups are shown in the staging sets
     index_t length = 0;
     index_t final_length = 0;
     std::optional<EventView> warmed;  // of the transfers that warm it
@@ -114,8 +107,7 @@ class KVPool {
 
   ScheduledItem check_item(const BatchItem& item) const;
   void reserve(StreamView stream);
-  void show(const ScheduledItem& item, index_t& staged_pages, StreamView stream);
-  void show_staging(const ScheduledItem& item, index_t& staged_pages, StreamView stream);
+  void stage(const ScheduledItem& item, index_t& staged_pages, StreamView stream);
   void refresh_needs();
   /// Later work on `stream` follows the transfers of the steps so far.
   void follow_copies(StreamView stream) const noexcept {
@@ -137,7 +129,7 @@ class KVPool {
   detail::TierMover mover_;
   detail::BatchWriter writer_;
   std::vector<Request> requests_;
-  std::vector<index_t> cached_layer_;  // [layers] place among the layers with a cache; -1: none
+  std::vector<index_t> cached_layer_;  // [layers]
   index_t num_cached_layers_ = 0;
   std::vector<RequestNeed> needs_;
   std::vector<ScheduledItem> scheduled_;

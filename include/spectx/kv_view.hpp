@@ -9,14 +9,18 @@ namespace spectx {
 /// Where the rows of one layer are: plain data, by value, device pointers, what an attention kernel
 /// needs and nothing else. Valid until end_step.
 ///
-/// Row `n` of KV head h of request r, its K: table[r * table_stride + n / page_rows] + k_offset +
-/// h * head_stride + (n % page_rows) * row_stride; n is a token where the group is resident or the
-/// count is kAllTokens, else a slot.
+/// The K of row n of KV head h of request r is at table[r * table_stride + n / page_rows] +
+/// layer_offset + h * head_stride + (n % page_rows) * row_stride; n is a token where the layer's
+/// group is resident, else a slot. An item that reads everything of an offloaded group finds token
+/// n in `staging`, likewise but without layer_offset.
 struct KVView {
-  std::byte* const* table = nullptr;  // [max_requests, table_stride] page addresses
-  index_t table_stride = 0;           // pages
+  std::byte* const* table = nullptr;    // [max_requests, table_stride] page addresses
+  index_t table_stride = 0;             // pages
+  std::byte* const* staging = nullptr;  // [max_requests, staging_stride] pages of this layer alone
+  index_t staging_stride = 0;           // pages
   index_t page_rows = 0;
-  index_t k_offset = 0, v_offset = 0, row_stride = 0, head_stride = 0;  // bytes inside a page
+  index_t layer_offset = 0, head_stride = 0, row_stride = 0;  // bytes inside a page
+  index_t v_offset = 0;                                       // bytes from a row's K to its V
   DType dtype = DType::bf16;
   index_t kv_heads = 0, k_dim = 0, v_dim = 0;
   // Which rows. Null counts: all tokens of every item.
@@ -30,9 +34,17 @@ struct KVView {
   bool is_resident(index_t request) const noexcept {
     return resident_groups == nullptr || group < resident_groups[request];
   }
-  std::byte* row(index_t request, index_t kv_head, index_t n) const noexcept {
-    return table[request * table_stride + n / page_rows] + kv_head * head_stride +
-           (n % page_rows) * row_stride;
+  /// Page addresses for an item of the request, such that (n % page_rows) * row_stride and
+  /// h * head_stride from offset_of() on is the K of a row.
+  std::byte* const* pages_of(index_t request, bool is_staged) const noexcept {
+    return is_staged ? staging + request * staging_stride : table + request * table_stride;
+  }
+  index_t offset_of(bool is_staged) const noexcept { return is_staged ? 0 : layer_offset; }
+  /// The K of row n.
+  std::byte* row(index_t request, index_t kv_head, index_t n,
+                 bool is_staged = false) const noexcept {
+    return pages_of(request, is_staged)[n / page_rows] + offset_of(is_staged) +
+           kv_head * head_stride + (n % page_rows) * row_stride;
   }
 };
 

@@ -15,22 +15,24 @@ struct MemoryUse {
   index_t model = 0;           // as configured
   index_t head_weights = 0;    // as configured
   index_t arena = 0;           // of the pool's pages
+  index_t staging = 0;         // of prompts whose layers are on the host
   index_t pool_tables = 0;     // page tables, slot map, batch arrays: KVPool
   index_t step_lists = 0;      // PrefetchPipeline
   index_t head_workspace = 0;  // RetrievalHead
   // Inside the arena:
   index_t resident_rows = 0;
   index_t slots = 0;
-  index_t staging = 0;
   index_t head_keys = 0;
 
   index_t host_rows = 0;  // host tier, in use
   index_t host_cap = 0;   // what it may grow to
 
   /// Without the model: what spectx itself takes.
-  index_t device_own() const noexcept { return arena + pool_tables + step_lists + head_workspace; }
+  index_t device_own() const noexcept {
+    return arena + staging + pool_tables + step_lists + head_workspace;
+  }
   index_t device_total() const noexcept { return model + head_weights + device_own(); }
-  index_t arena_used() const noexcept { return resident_rows + slots + staging + head_keys; }
+  index_t arena_used() const noexcept { return resident_rows + slots + head_keys; }
 };
 
 /// Decides how large a pool is, which groups of layers of each request live on the device, and
@@ -198,10 +200,10 @@ inline MemoryUse MemoryPlanner::predict(std::span<const RequestNeed> now) const 
       .model = config_.model_bytes,
       .head_weights = config_.head_weight_bytes,
       .arena = layout_.arena_bytes,
+      .staging = layout_.staging_bytes,
       .pool_tables = layout_.table_bytes(),
       .step_lists = layout_.step_list_bytes(),
       .head_workspace = HeadLayout(shape_, plan_, config_.head, config_.compute_dtype).bytes(),
-      .staging = 2 * plan_.staging_pages * layout_.page_bytes,
       .host_cap = plan_.host_pages * layout_.page_bytes};
   for (const RequestNeed& need : now) {
     const index_t keys = demand_.key_pages(need.length);

@@ -15,8 +15,8 @@ struct PoolPlan {
   index_t page_rows = 64;     // tokens a page
   index_t group_layers = 1;   // layers a group, the unit of placement
   index_t slots = 0;  // device rows a KV head of an offloaded group, whole pages; 0: one memory
-  index_t arena_pages = 0;    // of all requests and groups, staging included
-  index_t staging_pages = 0;  // of one of the two staging sets, inside the arena
+  index_t arena_pages = 0;    // of all requests and groups
+  index_t staging_pages = 0;  // token pages, of one layer, that prompts on the host are staged in
   index_t host_pages = 0;     // most that the host tier may grow to
   index_t head_kv_heads = 0;  // of the retrieval head's keys; 0: no head
   index_t head_k_dim = 0;
@@ -34,6 +34,7 @@ constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) /
 /// device page  [layer of the group][kv head][row][K | V]
 /// host page    [row][kv head][layer of the group][K | V]      one miss is one contiguous run
 /// key page     [head kv head][row][K]                         of the retrieval head
+/// staging page [kv head][row][K | V]                          of one layer; two sets take turns
 struct PoolLayout {
   static constexpr index_t kAlignment = 256;  // bytes, of every table
 
@@ -42,11 +43,12 @@ struct PoolLayout {
   static constexpr index_t aligned(index_t bytes) noexcept {
     return ceil_div(bytes, kAlignment) * kAlignment;
   }
-  /// Bytes of KVPool's device memory beside the arena: tables and batch arrays.
+  /// Bytes of KVPool's device memory beside arena and staging: tables and batch arrays.
   index_t table_bytes() const noexcept {
     const bool two_tiers = token_table_bytes > 0;
-    return (two_tiers ? 3 : 1) * page_table_bytes + key_table_bytes + 2 * slot_table_bytes +
-           token_table_bytes + 2 * request_array_bytes + kAlignment + batch_bytes;
+    return (two_tiers ? 3 : 1) * page_table_bytes + staging_table_bytes + key_table_bytes +
+           2 * slot_table_bytes + token_table_bytes + 2 * request_array_bytes + kAlignment +
+           batch_bytes;
   }
   /// Bytes of PrefetchPipeline's device memory: ranks to slots, misses, counts, time stamps.
   index_t step_list_bytes() const noexcept {
@@ -59,13 +61,16 @@ struct PoolLayout {
   index_t row_bytes;      // one token's K and V of one KV head in one layer
   index_t run_bytes;      // the same for all layers of a group: one host run
   index_t page_bytes;     // of a device page and of a host page
+  index_t layer_bytes;    // of one layer in a device page; of a staging page
   index_t key_row_bytes;  // one token's keys of the retrieval head
   index_t key_page_rows;  // tokens whose keys fit in a page
   index_t key_pages;      // of one request at max_length
 
   index_t arena_bytes;
+  index_t staging_bytes;
   index_t page_table_bytes;     // [max_requests, groups, token_pages or slot_pages] addresses
   index_t page_table_columns;   // the larger of the two
+  index_t staging_table_bytes;  // [max_requests, 2, token_pages] addresses
   index_t key_table_bytes;      // [max_requests, key_pages] addresses
   index_t slot_table_bytes;     // [max_requests, kv_heads, slots] int32
   index_t token_table_bytes;    // [max_requests, kv_heads, max_length] int32
@@ -87,14 +92,17 @@ inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
   slot_pages = ceil_div(plan.slots, plan.page_rows);
   row_bytes = shape.row_bytes();
   run_bytes = plan.group_layers * row_bytes;
-  page_bytes = plan.page_rows * shape.kv_heads * run_bytes;
+  layer_bytes = plan.page_rows * shape.kv_heads * row_bytes;
+  page_bytes = plan.group_layers * layer_bytes;
   key_row_bytes = plan.head_kv_heads * plan.head_k_dim * dtype_bytes(shape.dtype);
   key_page_rows = key_row_bytes == 0 ? 0 : page_bytes / key_row_bytes;
   key_pages = key_page_rows == 0 ? 0 : ceil_div(plan.max_length, key_page_rows);
 
   arena_bytes = plan.arena_pages * page_bytes;
+  staging_bytes = two_tiers ? 2 * plan.staging_pages * layer_bytes : 0;
   page_table_columns = token_pages > slot_pages ? token_pages : slot_pages;
   page_table_bytes = aligned(plan.max_requests * groups * page_table_columns * kPointer);
+  staging_table_bytes = two_tiers ? aligned(plan.max_requests * 2 * token_pages * kPointer) : 0;
   key_table_bytes = aligned(plan.max_requests * key_pages * kPointer);
   slot_table_bytes = two_tiers ? aligned(heads * plan.slots * kInt) : 0;
   token_table_bytes = two_tiers ? aligned(heads * plan.max_length * kInt) : 0;

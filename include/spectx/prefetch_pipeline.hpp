@@ -56,10 +56,10 @@ class PrefetchPipeline {
   bool is_offloaded(const ScheduledItem& item, index_t group) const {
     return pool_.resident_groups(item.request) <= group;
   }
-  bool is_staging(index_t group) const;
-  void start_group(index_t group);
-  void load_staging(index_t group);
-  void store_staging(index_t group);
+  void gather(index_t group);
+  void load_staging(index_t cached_layer);
+  void store_staging(index_t cached_layer);
+  void enter(index_t cached_layer, StreamView stream);
   void order(StreamView after, StreamView before) {
     backend_.record(order_, before);
     backend_.wait(after, order_);
@@ -72,15 +72,17 @@ class PrefetchPipeline {
   Stream copy_stream_;
   Event order_;
   Event copies_;
-  std::vector<Event> group_events_;  // [groups] its rows of this step are there
-  std::vector<Event> warm_events_;   // [max_requests]
+  std::vector<Event> group_events_;    // [groups] the selected rows of this step are there
+  std::vector<Event> staging_events_;  // [2] the staging set holds a layer's earlier rows
+  std::vector<Event> warm_events_;     // [max_requests]
   Buffer lists_memory_;
   StepLists lists_;
   detail::StepMeter meter_;
   Batch batch_;
   Selection selection_;
   bool is_in_step_ = false;
-  index_t entered_group_ = -1;
+  bool is_staging_ = false;     // some item reads everything of offloaded layers
+  index_t entered_layer_ = -1;  // cached layer whose rows were appended last
 };
 
 }  // namespace spectx

@@ -61,7 +61,6 @@ class KVPages {
     view.table = table_.data();
     view.table_stride = columns_;
     view.page_rows = shape_.page_rows;
-    view.k_offset = 0;
     view.v_offset = k_bytes();
     view.row_stride = row_bytes();
     view.head_stride = shape_.page_rows * row_bytes();

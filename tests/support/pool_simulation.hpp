@@ -204,7 +204,7 @@ class PoolSimulation {
     pipeline_.begin_step(*batch, selection, stream_);
     double worst = 0;
     for (index_t layer = 0; layer < pool_.shape().layers; ++layer) {
-      if (pool_.group_of(layer) < 0) continue;
+      if (pool_.cached_layer(layer) < 0) continue;
       worst = std::max(worst, run_layer(layer, *batch, writes));
     }
     pipeline_.end_step(stream_);

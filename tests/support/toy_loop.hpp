@@ -24,7 +24,7 @@ inline PoolPlan toy_plan(const SelectionConfig& rule, index_t slots) {
   plan.group_layers = 2;
   plan.slots = slots;
   plan.staging_pages = slots > 0 ? 2 * 32 : 0;
-  plan.arena_pages = 2 * plan.staging_pages + 4 * (kToyGroups * (32 + slots / 8) + 32);
+  plan.arena_pages = 4 * (kToyGroups * (32 + slots / 8) + 32);
   plan.host_pages = slots > 0 ? 4 * kToyGroups * 32 : 0;
   plan.head_kv_heads = 2;
   plan.head_k_dim = toy::Model::kDim;

@@ -174,9 +174,9 @@ class AttendFewRows {
                     float* weights, float* partials, index_t partial_stride) const {
     const auto k_at = [rows, this](index_t i) {
       // Chosen rows are scattered, and the hardware foresees none.
-      prefetch(rows[i + kAhead] + a_.kv.k_offset, shape_.k_dim * index_t{sizeof(T)});
+      prefetch(rows[i + kAhead], shape_.k_dim * index_t{sizeof(T)});
       prefetch(rows[i + kAhead] + a_.kv.v_offset, shape_.v_dim * index_t{sizeof(T)});
-      return reinterpret_cast<const T*>(rows[i] + a_.kv.k_offset);
+      return reinterpret_cast<const T*>(rows[i]);
     };
     const auto v_at = [rows, this](index_t i) {
       return reinterpret_cast<const T*>(rows[i] + a_.kv.v_offset);

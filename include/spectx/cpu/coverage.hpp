@@ -30,7 +30,7 @@ MinAndMean coverage_of(const CoverageArgs& a, index_t item, index_t head, const 
   float* const products = carver.take<float>(count);
   KVRows::find(a.keys, batch.request.data[item], head, ids, count, rows);
   const auto key_at = [&](index_t i) {
-    return reinterpret_cast<const T*>(rows[i] + a.keys.k_offset);
+    return reinterpret_cast<const T*>(rows[i]);
   };
   MinAndMean covered{1, 0};
   for (index_t i = 0; i < leads * group; ++i) {

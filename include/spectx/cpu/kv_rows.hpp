@@ -15,7 +15,10 @@ class KVRows {
   KVRows(const KVView& kv, index_t item, index_t request, index_t head) noexcept
       : kv_(&kv), request_(request), head_(head) {
     const index_t at = item * kv.kv_heads + head;
-    if (kv.counts == nullptr || kv.counts[at] == kAllTokens) return;
+    if (kv.counts == nullptr || kv.counts[at] == kAllTokens) {
+      is_staged_ = !kv.is_resident(request);
+      return;
+    }
     count_ = kv.counts[at];
     ids_ = kv.ids + at * kv.max_budget;
     places_ = kv.is_resident(request) ? ids_ : kv.slot_of_rank + at * kv.max_budget;
@@ -36,7 +39,7 @@ class KVRows {
     for (index_t i = 0; i < count;) {
       const index_t n = begin + i;
       const index_t run = std::min(count - i, kv_->page_rows - n % kv_->page_rows);
-      const std::byte* const first = kv_->row(request_, head_, n);
+      const std::byte* const first = kv_->row(request_, head_, n, is_staged_);
       for (index_t j = 0; j < run; ++j) rows[i + j] = first + j * kv_->row_stride;
       i += run;
     }
@@ -47,11 +50,11 @@ class KVRows {
                    index_t count, const std::byte** rows) noexcept {
     // Two 32-bit divisions are far cheaper than a 64-bit one.
     const std::uint32_t page_rows = static_cast<std::uint32_t>(kv.page_rows);
-    std::byte* const* const pages = kv.table + request * kv.table_stride;
+    std::byte* const* const pages = kv.pages_of(request, false);
+    const index_t offset = kv.layer_offset + head * kv.head_stride;
     for (index_t i = 0; i < count; ++i) {
       const std::uint32_t n = static_cast<std::uint32_t>(places[i]);
-      rows[i] = pages[n / page_rows] + head * kv.head_stride +
-                static_cast<index_t>(n % page_rows) * kv.row_stride;
+      rows[i] = pages[n / page_rows] + offset + static_cast<index_t>(n % page_rows) * kv.row_stride;
     }
   }
 
@@ -60,6 +63,7 @@ class KVRows {
   index_t request_;
   index_t head_;
   index_t count_ = 0;
+  bool is_staged_ = false;
   const std::int32_t* ids_ = nullptr;     // null: every token
   const std::int32_t* places_ = nullptr;  // rank -> token or slot; null: the rank itself
 };

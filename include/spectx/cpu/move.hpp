@@ -81,16 +81,17 @@ inline void move_rows(const MoveRowsArgs& a, Context& context) {
     }
     const index_t n =
         place.kind == Kind::slots ? detail::slot_of(pool, a.request.value, head, token) : token;
-    return pool.device_row(place.pages, layer, head, n);
+    return pool.device_row(place.pages, place.kind == Kind::staging ? 0 : layer, head, n);
   };
   const bool uses_slots = a.from.kind == Kind::slots || a.to.kind == Kind::slots;
-  const index_t layers = pool.layers_of(a.group);
-  const index_t token_bytes = 2 * pool.kv_heads * pool.run_bytes();
+  const index_t first_layer = a.layer < 0 ? 0 : a.layer;
+  const index_t last_layer = a.layer < 0 ? pool.layers_of(a.group) : a.layer + 1;
+  const index_t token_bytes = 2 * pool.kv_heads * pool.row_bytes * (last_layer - first_layer);
   context.for_ranges(a.last - a.first, token_bytes, [&](index_t begin, index_t end, int) {
     for (index_t token = a.first + begin; token < a.first + end; ++token) {
       for (index_t head = 0; head < pool.kv_heads; ++head) {
         if (uses_slots && detail::slot_of(pool, a.request.value, head, token) < 0) continue;
-        for (index_t l = 0; l < layers; ++l) {
+        for (index_t l = first_layer; l < last_layer; ++l) {
           std::memcpy(address(a.to, l, head, token), address(a.from, l, head, token),
                       static_cast<std::size_t>(pool.row_bytes));
         }

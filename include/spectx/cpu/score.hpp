@@ -78,7 +78,7 @@ class ScoreItem {
     std::array<const std::byte*, kBlockTokens> rows;
     KVRows(a_.keys, item_, request_, head).find(begin, count, rows.data());
     const auto key_at = [&](index_t i) {
-      return reinterpret_cast<const T*>(rows[static_cast<std::size_t>(i)] + a_.keys.k_offset);
+      return reinterpret_cast<const T*>(rows[static_cast<std::size_t>(i)]);
     };
     for (index_t lead = 0; lead < leads_; ++lead) {
       load_queries(lead, head, q, stride);

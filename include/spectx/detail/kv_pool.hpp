@@ -32,7 +32,7 @@ inline const PoolPlan& KVPool::checked(const PoolPlan& plan) const {
   expects(plan.max_length < index_t{1} << 31, "KVPool: max_length must fit 31 bits");
   expects(plan.page_rows > 0 && plan.group_layers > 0,
           "KVPool: the plan needs page_rows and group_layers");
-  expects(plan.arena_pages > 2 * plan.staging_pages, "KVPool: the plan has no arena pages");
+  expects(plan.arena_pages > 0, "KVPool: the plan has no arena pages");
   const PoolLayout layout(shape_, plan);
   expects(plan.head_kv_heads == 0 || layout.key_page_rows > 0,
           "KVPool: a page is smaller than one row of the head's keys");
@@ -101,26 +101,29 @@ inline RequestState KVPool::state(RequestId request) const {
 }
 
 inline PoolStats KVPool::stats() const noexcept {
-  return {.device_used = book_.arena.used_bytes(),
-          .device_total = book_.arena.allocated_bytes() + layout_.table_bytes(),
-          .host_used = book_.host.used_bytes(),
-          .host_total = book_.host.allocated_bytes(),
-          .stalled_batches = stalled_batches_};
+  return {
+      .device_used = book_.arena.used_bytes(),
+      .device_total = book_.arena.allocated_bytes() + layout_.staging_bytes + layout_.table_bytes(),
+      .host_used = book_.host.used_bytes(),
+      .host_total = book_.host.allocated_bytes(),
+      .stalled_batches = stalled_batches_};
 }
 
 inline KVView KVPool::layer_view(index_t layer) const {
-  const index_t group = group_of(layer);
-  expects(group >= 0, "KVPool::layer_view: the layer has no full attention");
-  const index_t in_group =
-      cached_layer_[static_cast<std::size_t>(layer)] - group * plan_.group_layers;
-  const index_t k_offset = in_group * shape_.kv_heads * plan_.page_rows * layout_.row_bytes;
+  const index_t cached = cached_layer(layer);
+  expects(cached >= 0, "KVPool::layer_view: the layer has no full attention");
+  const index_t group = cached / plan_.group_layers;
   return {.table = view().pages + group * layout_.page_table_columns,
           .table_stride = layout_.groups * layout_.page_table_columns,
+          .staging = plan_.has_host_tier()
+                         ? book_.tables.staging_table() + cached % 2 * layout_.token_pages
+                         : nullptr,
+          .staging_stride = 2 * layout_.token_pages,
           .page_rows = plan_.page_rows,
-          .k_offset = k_offset,
-          .v_offset = k_offset + shape_.k_dim * dtype_bytes(shape_.dtype),
-          .row_stride = layout_.row_bytes,
+          .layer_offset = (cached - group * plan_.group_layers) * layout_.layer_bytes,
           .head_stride = plan_.page_rows * layout_.row_bytes,
+          .row_stride = layout_.row_bytes,
+          .v_offset = shape_.k_dim * dtype_bytes(shape_.dtype),
           .dtype = shape_.dtype,
           .kv_heads = shape_.kv_heads,
           .k_dim = shape_.k_dim,
@@ -135,8 +138,8 @@ inline KVView KVPool::key_view() const {
   return {.table = book_.tables.key_table(),
           .table_stride = layout_.key_pages,
           .page_rows = layout_.key_page_rows,
-          .row_stride = row_bytes,
           .head_stride = layout_.key_page_rows * row_bytes,
+          .row_stride = row_bytes,
           .dtype = shape_.dtype,
           .kv_heads = plan_.head_kv_heads,
           .k_dim = plan_.head_k_dim};
@@ -188,7 +191,7 @@ inline const Batch& KVPool::schedule(std::span<const BatchItem> items, StreamVie
   index_t staged_pages = 0;
   for (const ScheduledItem& item : scheduled_) {
     book_.grow(item.request, item.first + item.rows);
-    show(item, staged_pages, stream);
+    stage(item, staged_pages, stream);
   }
   book_.tables.upload(stream);
   return writer_.write(items, scheduled_, stream);
@@ -208,8 +211,7 @@ inline void KVPool::reserve(StreamView stream) {
       }
     }
     if (staged > plan_.staging_pages) {
-      throw OutOfMemory(Tier::device, staged * layout_.page_bytes,
-                        plan_.staging_pages * layout_.page_bytes);
+      throw OutOfMemory(Tier::device, 2 * staged * layout_.layer_bytes, layout_.staging_bytes);
     }
     book_.host.reserve(need.host);
     if (need.device <= book_.arena.free_pages()) return;
@@ -225,22 +227,11 @@ inline void KVPool::reserve(StreamView stream) {
   }
 }
 
-/// Offloaded groups are read in slots by items that select, else in the staging sets.
-inline void KVPool::show(const ScheduledItem& item, index_t& staged_pages, StreamView stream) {
-  if (is_resident(item.request)) return;
-  Request& r = at(item.request);
-  if (!item.selects) {
-    show_staging(item, staged_pages, stream);
-  } else if (r.is_staged) {
-    book_.show_slots(item.request);
-    r.is_staged = false;
-  }
-}
-
-/// Staging is filled from the host tier, so rows that are only in slots go there first.
-inline void KVPool::show_staging(const ScheduledItem& item, index_t& staged_pages,
-                                 StreamView stream) {
+/// An item that reads everything finds its offloaded layers in staging, which is filled from the
+/// host tier: rows that are only in slots go there first.
+inline void KVPool::stage(const ScheduledItem& item, index_t& staged_pages, StreamView stream) {
   const RequestId id = item.request;
+  if (item.selects || is_resident(id)) return;
   const index_t durable = book_.tables.durable(id);
   follow_copies(stream);
   for (index_t g = resident_groups(id); durable < item.first && g < layout_.groups; ++g) {
@@ -251,7 +242,6 @@ inline void KVPool::show_staging(const ScheduledItem& item, index_t& staged_page
   const index_t pages = ceil_div(item.first + item.rows, plan_.page_rows);
   book_.show_staging(id, staged_pages, pages);
   staged_pages += pages;
-  at(id).is_staged = true;
 }
 
 inline void KVPool::refresh_needs() {
@@ -293,7 +283,6 @@ inline void KVPool::settle_moves(StreamView stream, bool wait) {
     Request& r = requests_[i];
     const bool was_resident = is_resident(id(i));
     if (mover_.settle(id(i), r.length, stream, wait)) {
-      r.is_staged = false;
       // The slot map of a long request was kept up to date while everything was resident.
       if (was_resident) r.is_cold = r.length <= plan_.selection.budget;
     }
@@ -322,7 +311,6 @@ inline void KVPool::park(RequestId request, StreamView stream) {
   follow_copies(stream);
   mover_.park(request, r.length, stream);
   r.is_parked = true;
-  r.is_staged = false;
   refresh_needs();
 }
 

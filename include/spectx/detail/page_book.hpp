@@ -20,13 +20,9 @@ class PageBook {
         host(memories.host, Tier::host, layout.page_bytes, plan.host_pages,
              std::max<index_t>(1, kHostChunkBytes / layout.page_bytes)),
         tables(backend, shape, plan, layout, memories.device, stream),
-        held_(static_cast<std::size_t>(plan.max_requests)) {
+        held_(static_cast<std::size_t>(plan.max_requests)),
+        staging_(memories.device, layout.staging_bytes) {
     arena.reserve(plan.arena_pages);
-    slot_pages_.resize(
-        static_cast<std::size_t>(plan.max_requests * layout.groups * layout.slot_pages));
-    for (auto& set : staging_) {
-      for (index_t i = 0; i < plan.staging_pages; ++i) set.push_back(arena.take());
-    }
   }
 
   struct Pages {
@@ -121,12 +117,12 @@ class PageBook {
     for (index_t g = target; g < tables.resident_groups(r); ++g) {
       for (index_t i = 0; i < h.tokens; ++i) arena.give(tables.page(r, g, i));
       for (index_t i = 0; i < layout_.slot_pages; ++i)
-        slot_page(r, g, i) = tables.next_page(r, g, i);
+        tables.page(r, g, i) = tables.next_page(r, g, i);
     }
     h.host = host_pages;
     if (target == 0) h.tokens = 0;
     tables.resident_groups(r) = static_cast<std::int32_t>(target);
-    show_slots(r);
+    tables.mark(r);
   }
   /// Groups [resident, target) have their rows in `next`, `token_pages` each: makes that current
   /// and frees their slots and host pages.
@@ -134,14 +130,14 @@ class PageBook {
     Held& h = held(r);
     const index_t resident = tables.resident_groups(r);
     for (index_t g = resident; g < target; ++g) {
-      for (index_t i = 0; i < layout_.slot_pages; ++i) arena.give(slot_page(r, g, i));
+      for (index_t i = 0; i < layout_.slot_pages; ++i) arena.give(tables.page(r, g, i));
       for (index_t i = 0; i < token_pages; ++i) tables.page(r, g, i) = tables.next_page(r, g, i);
     }
     drop_host(r, resident, target, h.host);
     h.tokens = token_pages;
     if (target == layout_.groups) h.host = 0;
     tables.resident_groups(r) = static_cast<std::int32_t>(target);
-    show_slots(r);
+    tables.mark(r);
   }
 
   /// All rows are in `host_pages` host pages a group: frees everything on the device but head keys.
@@ -150,9 +146,7 @@ class PageBook {
     const index_t resident = tables.resident_groups(r);
     for (index_t g = 0; g < layout_.groups; ++g) {
       const index_t pages = g < resident ? h.tokens : layout_.slot_pages;
-      for (index_t i = 0; i < pages; ++i) {
-        arena.give(g < resident ? tables.page(r, g, i) : slot_page(r, g, i));
-      }
+      for (index_t i = 0; i < pages; ++i) arena.give(tables.page(r, g, i));
     }
     h.host = host_pages;
     h.tokens = 0;
@@ -162,36 +156,29 @@ class PageBook {
   /// Slots for every group of a parked request. Reserved by the caller.
   void finish_resume(RequestId r) {
     for (index_t g = 0; g < layout_.groups; ++g) {
-      for (index_t i = 0; i < layout_.slot_pages; ++i) slot_page(r, g, i) = arena.take();
+      for (index_t i = 0; i < layout_.slot_pages; ++i) tables.page(r, g, i) = arena.take();
     }
-    show_slots(r);
+    tables.mark(r);
   }
   /// Everything that an open request holds; it is resident again, and empty.
   void release(RequestId r, bool has_slots) noexcept {
     shrink(r, 0);
     const index_t resident = tables.resident_groups(r);
     for (index_t g = resident; has_slots && g < layout_.groups; ++g) {
-      for (index_t i = 0; i < layout_.slot_pages; ++i) arena.give(slot_page(r, g, i));
+      for (index_t i = 0; i < layout_.slot_pages; ++i) arena.give(tables.page(r, g, i));
     }
     held(r) = {};
     tables.resident_groups(r) = static_cast<std::int32_t>(layout_.groups);
     tables.set_durable(r, 0);
   }
 
-  /// Offloaded groups are read in their slots.
-  void show_slots(RequestId r) {
-    for (index_t g = tables.resident_groups(r); g < layout_.groups; ++g) {
-      for (index_t i = 0; i < layout_.slot_pages; ++i) tables.page(r, g, i) = slot_page(r, g, i);
-    }
-    tables.mark(r);
-  }
-  /// Offloaded groups are read by token in the staging sets, from page `first` of a set on; group g
-  /// uses set g % 2.
+  /// Items that read everything of offloaded layers find it in the staging sets, from page `first`
+  /// of a set on.
   void show_staging(RequestId r, index_t first, index_t pages) {
-    for (index_t g = tables.resident_groups(r); g < layout_.groups; ++g) {
-      const auto& set = staging_[static_cast<std::size_t>(g % 2)];
+    for (index_t set = 0; set < 2; ++set) {
       for (index_t i = 0; i < pages; ++i) {
-        tables.page(r, g, i) = set[static_cast<std::size_t>(first + i)];
+        tables.staging_page(r, set, i) =
+            staging_.data() + (set * plan_.staging_pages + first + i) * layout_.layer_bytes;
       }
     }
     tables.mark(r);
@@ -210,10 +197,6 @@ class PageBook {
   };
   Held& held(RequestId r) { return held_[static_cast<std::size_t>(r.value)]; }
   const Held& held(RequestId r) const { return held_[static_cast<std::size_t>(r.value)]; }
-  std::byte*& slot_page(RequestId r, index_t g, index_t i) {
-    return slot_pages_[static_cast<std::size_t>(
-        (r.value * layout_.groups + g) * layout_.slot_pages + i)];
-  }
 
   PoolPlan plan_;
   PoolLayout layout_;
@@ -225,8 +208,7 @@ class PageBook {
 
  private:
   std::vector<Held> held_;
-  std::vector<std::byte*> slot_pages_;  // [max_requests, groups, slot_pages]
-  std::vector<std::byte*> staging_[2];  // [staging_pages] each
+  Buffer staging_;  // two sets of staging_pages pages of one layer
 };
 
 }  // namespace spectx::detail

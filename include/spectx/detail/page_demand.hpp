@@ -20,7 +20,7 @@ class PageDemand {
         slot_pages_(layout.slot_pages),
         page_rows_(plan.page_rows),
         key_page_rows_(layout.key_page_rows),
-        device_pages_(plan.arena_pages - 2 * plan.staging_pages),
+        device_pages_(plan.arena_pages),
         host_pages_(plan.host_pages),
         step_pages_(ceil_div(plan.max_step_rows, plan.page_rows)),
         chunk_pages_(layout.groups * ceil_div(2 * plan.max_step_rows, plan.page_rows)),
@@ -29,7 +29,6 @@ class PageDemand {
   index_t groups() const noexcept { return groups_; }
   index_t slot_pages() const noexcept { return slot_pages_; }
   bool has_host_tier() const noexcept { return slot_pages_ > 0; }
-  /// Of the arena, without the staging sets.
   index_t device_pages() const noexcept { return device_pages_; }
   index_t host_pages() const noexcept { return host_pages_; }
   /// What counted pages may come to: one more block of slots stays free, for the first group that

@@ -8,11 +8,11 @@
 
 namespace spectx::detail {
 
-/// Device bytes beside the arena: tables, step lists, the head's workspace.
+/// Device bytes beside the arena: staging, tables, step lists, the head's workspace.
 inline index_t fixed_bytes(const ModelShape& shape, const PlannerConfig& config,
                            const PoolPlan& plan) {
   const PoolLayout layout(shape, plan);
-  return layout.table_bytes() + layout.step_list_bytes() +
+  return layout.staging_bytes + layout.table_bytes() + layout.step_list_bytes() +
          HeadLayout(shape, plan, config.head, config.compute_dtype).bytes();
 }
 
@@ -47,7 +47,7 @@ inline PoolPlan plan_tiers(const ModelShape& shape, const PlannerConfig& config,
   }
   const PoolLayout layout(shape, plan);
   const index_t all = plan.max_requests * (layout.groups * layout.token_pages + layout.key_pages) +
-                      2 * plan.staging_pages + layout.slot_pages;
+                      layout.slot_pages;
   const index_t bytes = config.device_bytes - config.model_bytes - config.head_weight_bytes -
                         fixed_bytes(shape, config, plan);
   plan.arena_pages = std::clamp<index_t>(bytes / layout.page_bytes, 0, all);
@@ -89,8 +89,7 @@ inline index_t requests_at_once(const ModelShape& shape, const PoolPlan& plan) {
   const PoolLayout layout(shape, plan);
   const index_t groups =
       plan.has_host_tier() ? std::min(layout.token_pages, layout.slot_pages) : layout.token_pages;
-  const index_t pages =
-      layout.groups * groups + layout.key_pages + 2 * plan.staging_pages + layout.slot_pages;
+  const index_t pages = layout.groups * groups + layout.key_pages + layout.slot_pages;
   if (pages > plan.arena_pages || !plan.has_host_tier()) {
     throw OutOfMemory(
         Tier::device, pages * layout.page_bytes + fixed_bytes(shape, config, plan),

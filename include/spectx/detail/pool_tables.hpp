@@ -25,6 +25,7 @@ class PoolTables {
     if (two_tiers_) {
       host_pages_.resize(entries);
       next_pages_.resize(entries);
+      staging_.resize(requests * static_cast<std::size_t>(2 * layout.token_pages));
     }
     keys_.resize(requests * static_cast<std::size_t>(layout.key_pages));
     resident_groups_.assign(requests, static_cast<std::int32_t>(layout.groups));
@@ -37,6 +38,7 @@ class PoolTables {
     const index_t second = two_tiers_ ? layout.page_table_bytes : 0;
     device_host_pages_ = carver.take<std::byte*>(second);
     device_next_pages_ = carver.take<std::byte*>(second);
+    device_staging_ = carver.take<std::byte*>(layout.staging_table_bytes);
     device_keys_ = carver.take<std::byte*>(layout.key_table_bytes);
     view_.token_of_slot = carver.take<std::int32_t>(layout.slot_table_bytes);
     view_.last_used = carver.take<std::int32_t>(layout.slot_table_bytes);
@@ -55,6 +57,10 @@ class PoolTables {
   }
   std::byte*& next_page(RequestId r, index_t group, index_t i) {
     return at(next_pages_, r, group, i);
+  }
+  /// Of one of the two staging sets.
+  std::byte*& staging_page(RequestId r, index_t set, index_t i) {
+    return staging_[static_cast<std::size_t>((2 * r.value + set) * layout_.token_pages + i)];
   }
   std::byte*& key_page(RequestId r, index_t i) {
     return keys_[static_cast<std::size_t>(r.value * layout_.key_pages + i)];
@@ -84,6 +90,8 @@ class PoolTables {
       if (two_tiers_) {
         send(device_host_pages_, host_pages_, r, entries, stream);
         send(device_next_pages_, next_pages_, r, entries, stream);
+        send(device_staging_, staging_, r, static_cast<std::size_t>(2 * layout_.token_pages),
+             stream);
       }
       send(device_keys_, keys_, r, static_cast<std::size_t>(layout_.key_pages), stream);
       send(device_resident_groups_, resident_groups_, r, 1, stream);
@@ -95,6 +103,8 @@ class PoolTables {
 
   const KVPoolView& view() const noexcept { return view_; }
   std::byte* const* key_table() const noexcept { return device_keys_; }
+  /// [max_requests, 2, token_pages]; null without a host tier.
+  std::byte* const* staging_table() const noexcept { return device_staging_; }
   /// Device addresses of the pages that a move is about to make current.
   std::byte* const* next_pages_of(RequestId r, index_t group) const noexcept {
     return device_next_pages_ + (r.value * layout_.groups + group) * layout_.page_table_columns;
@@ -147,12 +157,13 @@ class PoolTables {
   PoolLayout layout_;
   Buffer block_;
   bool two_tiers_;
-  std::vector<std::byte*> pages_, host_pages_, next_pages_, keys_;
+  std::vector<std::byte*> pages_, host_pages_, next_pages_, staging_, keys_;
   std::vector<std::int32_t> resident_groups_, durable_;
   std::vector<bool> dirty_, durable_dirty_;
   std::byte** device_pages_ = nullptr;
   std::byte** device_host_pages_ = nullptr;
   std::byte** device_next_pages_ = nullptr;
+  std::byte** device_staging_ = nullptr;
   std::byte** device_keys_ = nullptr;
   std::int32_t* device_resident_groups_ = nullptr;
   KVPoolView view_;

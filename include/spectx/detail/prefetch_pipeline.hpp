@@ -28,6 +28,7 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
   meter_.point(carver.take<std::uint64_t>(layout.stamp_bytes));
   lists_.max_budget = pool.plan().selection.budget;
   for (index_t g = 0; g < layout.groups; ++g) group_events_.push_back(backend.make_event());
+  for (int set = 0; set < 2; ++set) staging_events_.push_back(backend.make_event());
   for (index_t r = 0; r < pool.plan().max_requests; ++r) {
     warm_events_.push_back(backend.make_event());
   }
@@ -42,7 +43,8 @@ inline void PrefetchPipeline::begin_step(const Batch& batch, const Selection& se
   batch_ = batch;
   selection_ = selection;
   is_in_step_ = true;
-  entered_group_ = -1;
+  is_staging_ = false;
+  entered_layer_ = -1;
   if (!pool_.plan().has_host_tier() || batch.items.empty()) return;
 
   meter_.begin_step(stream);
@@ -52,55 +54,72 @@ inline void PrefetchPipeline::begin_step(const Batch& batch, const Selection& se
   }
   first_group_ = pool_.layout().groups;
   for (const ScheduledItem& item : batch.items) {
-    first_group_ = std::min(first_group_, pool_.resident_groups(item.request));
+    const index_t resident = pool_.resident_groups(item.request);
+    first_group_ = std::min(first_group_, resident);
+    is_staging_ = is_staging_ || (!item.selects && resident < pool_.layout().groups);
   }
   order(copy_stream_, stream);
-  for (index_t g = first_group_; g < pool_.layout().groups; ++g) start_group(g);
+  for (index_t g = first_group_; batch.needs_selection && g < pool_.layout().groups; ++g) gather(g);
+  if (is_staging_) load_staging(first_group_ * pool_.plan().group_layers);
+  if (is_staging_) load_staging(first_group_ * pool_.plan().group_layers + 1);
 }
 
-inline bool PrefetchPipeline::is_staging(index_t group) const {
-  for (const ScheduledItem& item : batch_.items) {
-    if (!item.selects && is_offloaded(item, group)) return true;
-  }
-  return false;
-}
-
-/// A group's transfers that nothing else has to come before.
-inline void PrefetchPipeline::start_group(index_t group) {
+inline void PrefetchPipeline::gather(index_t group) {
   const TraceSpan span(backend_.trace(), "PrefetchPipeline::gather", TraceLane::copy);
   meter_.begin_transfer(group, copy_stream_);
-  if (batch_.needs_selection) {
-    backend_.gather_rows({.batch = &batch_,
-                          .lists = lists_,
-                          .pool = pool_.view(),
-                          .group = group,
-                          .max_blocks = config_.copy_blocks},
-                         copy_stream_);
-  }
-  if (group < first_group_ + 2) load_staging(group);  // two staging sets
+  backend_.gather_rows({.batch = &batch_,
+                        .lists = lists_,
+                        .pool = pool_.view(),
+                        .group = group,
+                        .max_blocks = config_.copy_blocks},
+                       copy_stream_);
   meter_.end_transfer(group, copy_stream_);
   backend_.record(group_events_[static_cast<std::size_t>(group)], copy_stream_);
 }
 
-/// Earlier rows of dense items, from the host tier into the group's staging set.
-inline void PrefetchPipeline::load_staging(index_t group) {
+/// Earlier rows of items that read everything, from the host tier into the layer's staging set.
+inline void PrefetchPipeline::load_staging(index_t cached_layer) {
+  if (cached_layer >= pool_.view().layers) return;
+  const TraceSpan span(backend_.trace(), "PrefetchPipeline::stage", TraceLane::copy);
+  const detail::TierMover& mover = pool_.mover_;
+  const index_t group = cached_layer / pool_.plan().group_layers;
   for (const ScheduledItem& item : batch_.items) {
     if (item.selects || !is_offloaded(item, group)) continue;
-    const auto& mover = pool_.mover_;
     mover.copy_rows(item.request, group, mover.host(item.request, group),
-                    mover.tokens(item.request, group), 0, item.first, copy_stream_);
+                    mover.staging(item.request, cached_layer % 2), 0, item.first, copy_stream_,
+                    cached_layer % pool_.plan().group_layers);
+  }
+  backend_.record(staging_events_[static_cast<std::size_t>(cached_layer % 2)], copy_stream_);
+}
+
+/// This step's rows of the same items, from the staging set to the host tier.
+inline void PrefetchPipeline::store_staging(index_t cached_layer) {
+  const detail::TierMover& mover = pool_.mover_;
+  const index_t group = cached_layer / pool_.plan().group_layers;
+  for (const ScheduledItem& item : batch_.items) {
+    if (item.selects || !is_offloaded(item, group)) continue;
+    mover.copy_rows(item.request, group, mover.staging(item.request, cached_layer % 2),
+                    mover.host(item.request, group), item.first, item.first + item.rows,
+                    copy_stream_, cached_layer % pool_.plan().group_layers);
   }
 }
 
-/// This step's rows of dense items, from the staging set to the host tier.
-inline void PrefetchPipeline::store_staging(index_t group) {
-  for (const ScheduledItem& item : batch_.items) {
-    if (item.selects || !is_offloaded(item, group)) continue;
-    const auto& mover = pool_.mover_;
-    mover.copy_rows(item.request, group, mover.tokens(item.request, group),
-                    mover.host(item.request, group), item.first, item.first + item.rows,
-                    copy_stream_);
+/// Makes `stream` wait for what the layer reads, and turns the staging sets by one layer.
+inline void PrefetchPipeline::enter(index_t cached_layer, StreamView stream) {
+  const index_t group = cached_layer / pool_.plan().group_layers;
+  if (batch_.needs_selection && cached_layer % pool_.plan().group_layers == 0) {
+    meter_.begin_wait(group, stream);
+    backend_.wait(stream, group_events_[static_cast<std::size_t>(group)]);
+    meter_.end_wait(group, stream);
   }
+  if (!is_staging_) return;
+  if (entered_layer_ >= 0) {  // that layer has been read: its set takes the layer after this one
+    order(copy_stream_, stream);
+    store_staging(entered_layer_);
+    load_staging(cached_layer + 1);
+  }
+  backend_.wait(stream, staging_events_[static_cast<std::size_t>(cached_layer % 2)]);
+  entered_layer_ = cached_layer;
 }
 
 inline KVView PrefetchPipeline::append(index_t layer, TensorView k, TensorView v,
@@ -114,21 +133,8 @@ inline KVView PrefetchPipeline::append(index_t layer, TensorView k, TensorView v
               v.shape[2] == shape.v_dim,
           "PrefetchPipeline::append: v must be [rows, kv_heads, v_dim]");
   KVView rows = pool_.layer_view(layer);
-  const index_t group = rows.group;
-  const bool is_fetched = pool_.plan().has_host_tier() && group >= first_group_;
-  if (is_fetched && pool_.is_first_of_group(layer) && !batch_.items.empty()) {
-    if (group >= first_group_ + 1 && is_staging(group - 1)) {
-      order(copy_stream_, stream);
-      store_staging(group - 1);
-    }
-    if (group > first_group_ && group + 1 < pool_.layout().groups && is_staging(group + 1)) {
-      load_staging(group + 1);
-      backend_.record(group_events_[static_cast<std::size_t>(group + 1)], copy_stream_);
-    }
-    meter_.begin_wait(group, stream);
-    backend_.wait(stream, group_events_[static_cast<std::size_t>(group)]);
-    meter_.end_wait(group, stream);
-    entered_group_ = group;
+  if (pool_.plan().has_host_tier() && rows.group >= first_group_ && !batch_.items.empty()) {
+    enter(pool_.cached_layer(layer), stream);
   }
   if (batch_.needs_selection) {
     rows.counts = selection_.counts.data;
@@ -154,7 +160,7 @@ inline void PrefetchPipeline::end_step(StreamView stream) {
   if (has_host_tier) {
     const TraceSpan span(backend_.trace(), "PrefetchPipeline::write_through", TraceLane::copy);
     order(copy_stream_, stream);
-    if (entered_group_ >= 0) store_staging(entered_group_);
+    if (entered_layer_ >= 0) store_staging(entered_layer_);
     if (batch_.needs_selection && first_group_ < pool_.layout().groups) {
       backend_.scatter_rows(
           {.batch = &batch_, .pool = pool_.view(), .write_batch = pool_.plan().write_batch},

@@ -110,11 +110,16 @@ class TierMover {
   RowPlace slots(RequestId r, index_t g) const {
     return {RowPlace::Kind::slots, book_.tables.view().pages_of(r.value, g)};
   }
+  RowPlace staging(RequestId r, index_t set) const {
+    return {RowPlace::Kind::staging,
+            book_.tables.staging_table() + (2 * r.value + set) * layout_.token_pages};
+  }
   RowPlace host(RequestId r, index_t g) const {
     return {RowPlace::Kind::host, book_.tables.view().host_pages_of(r.value, g)};
   }
+  /// @param layer  in the group, where a place is staging; -1: all
   void copy_rows(RequestId r, index_t g, RowPlace from, RowPlace to, index_t first, index_t last,
-                 StreamView stream) const {
+                 StreamView stream, index_t layer = -1) const {
     if (first >= last) return;
     backend_.move_rows({.pool = book_.tables.view(),
                         .request = r,
@@ -122,7 +127,8 @@ class TierMover {
                         .from = from,
                         .to = to,
                         .first = first,
-                        .last = last},
+                        .last = last,
+                        .layer = layer},
                        stream);
   }
 
