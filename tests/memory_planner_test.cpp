@@ -30,7 +30,8 @@ TEST_CASE("a pool takes the device's memory to the last page and not a byte more
       CHECK(use.device_total() + planner.layout().page_bytes > config.device_bytes);
       CHECK(use.host_cap <= config.host_bytes);
       const HeadLayout head(shape, planner.pool_plan(), config.head, config.compute_dtype);
-      CHECK(use.device_own() == planner.layout().arena_bytes + planner.layout().table_bytes() +
+      CHECK(use.device_own() == planner.layout().arena_bytes + planner.layout().staging_bytes +
+                                    planner.layout().table_bytes() +
                                     planner.layout().step_list_bytes() + head.bytes());
     }
   }
@@ -132,15 +133,14 @@ TEST_CASE("more memory never takes less; the figure is exact to a page") {
 
 TEST_CASE("thresholds are the last lengths that fit, and rise where a group's leaving helps") {
   const ModelShape shape = test::planner_shape();
-  MemoryPlanner planner(shape, test::planner_config(shape, 120, 150));
+  MemoryPlanner planner(shape, test::planner_config(shape, 88, 150));
   for (const index_t requests : {1, 2, 3, 4}) {
     const auto s = planner.thresholds(requests);
     REQUIRE(s.size() == 4);
     for (index_t i = 0; i <= 3; ++i) {
-      const auto fits = [&](index_t length) {  // 32 pages are staging, two wait for a move
+      const auto fits = [&](index_t length) {  // two pages wait for a move
         const index_t pages = (length + 15) / 16;
-        return requests * ((3 - i) * pages + i * 2 + 1) <= 120 - 32 - 2 &&
-               requests * i * pages <= 150;
+        return requests * ((3 - i) * pages + i * 2 + 1) <= 88 - 2 && requests * i * pages <= 150;
       };
       const index_t at = s[static_cast<std::size_t>(i)];
       CAPTURE(requests, i, at);

@@ -16,7 +16,6 @@ namespace {
 constexpr index_t kGroups = 3;
 constexpr index_t kSlotPages = 2;
 constexpr index_t kStepPages = 2;
-constexpr index_t kStaging = 32;
 
 MemoryPlanner planner_for(index_t arena, index_t host) {
   return {test::planner_shape(), test::planner_config(test::planner_shape(), arena, host)};
@@ -58,14 +57,14 @@ bool prefix_fits(const Needs& needs, index_t leaving, index_t arena, index_t hos
     device += (kGroups - gone) * counted + gone * kSlotPages + 1;
     on_host += gone * n;
   }
-  return leaving == 0 && device <= arena - kStaging - kSlotPages && on_host <= host;
+  return leaving == 0 && device <= arena - kSlotPages && on_host <= host;
 }
 
 /// The fewest groups that have to leave at the final lengths; -1: it cannot be.
 index_t fewest_leaving(const Needs& needs, index_t arena, index_t host) {
   index_t all = static_cast<index_t>(needs.size());  // a page of keys each
   for (const RequestNeed& n : needs) all += kGroups * pages(n.final_length);
-  if (all <= arena - kStaging - kSlotPages) return 0;
+  if (all <= arena - kSlotPages) return 0;
   for (index_t k = 0; k <= kGroups * static_cast<index_t>(needs.size()); ++k) {
     if (prefix_fits(needs, k, arena, host)) return k;
   }
@@ -78,7 +77,7 @@ TEST_CASE("place and fits against every prefix of the order") {
   std::mt19937 random(11);
   int feasible = 0;
   for (int n = 0; n < 4000; ++n) {
-    const index_t arena = 48 + static_cast<index_t>(random() % 120);
+    const index_t arena = 16 + static_cast<index_t>(random() % 120);
     const index_t host = 48 + static_cast<index_t>(random() % 100);
     MemoryPlanner planner = planner_for(arena, host);
     Needs needs;
@@ -109,7 +108,7 @@ TEST_CASE("place and fits against every prefix of the order") {
 }
 
 TEST_CASE("a request that grows loses one group after the other, the last first, and no more") {
-  MemoryPlanner planner = planner_for(60, 100);
+  MemoryPlanner planner = planner_for(28, 100);
   Needs needs{need(0, 0, 256, kGroups)};
   std::vector<index_t> left_at;
   for (index_t length = 1; length <= 256; ++length) {
@@ -129,7 +128,7 @@ TEST_CASE("a request that grows loses one group after the other, the last first,
 }
 
 TEST_CASE("groups come back when others leave, once, and stay") {
-  MemoryPlanner planner = planner_for(100, 200);
+  MemoryPlanner planner = planner_for(68, 200);
   Needs needs{need(0, 200, 256, kGroups), need(1, 100, 256, kGroups), need(2, 100, 120, kGroups)};
   needs[0].resident_groups = needs[1].resident_groups = 0;
   settle(planner, needs);
@@ -145,7 +144,7 @@ TEST_CASE("groups come back when others leave, once, and stay") {
 }
 
 TEST_CASE("the longest leaves first, ties by the lower id; short requests never leave") {
-  MemoryPlanner planner = planner_for(100, 200);
+  MemoryPlanner planner = planner_for(68, 200);
   Needs needs{need(3, 180, 256, kGroups), need(1, 180, 256, kGroups), need(0, 30, 32, kGroups)};
   needs[0].length = needs[1].length = 130;
   const Placement first = planner.place(needs);
@@ -158,7 +157,7 @@ TEST_CASE("the longest leaves first, ties by the lower id; short requests never 
 }
 
 TEST_CASE("a move under way is left alone") {
-  MemoryPlanner planner = planner_for(70, 100);
+  MemoryPlanner planner = planner_for(38, 100);
   Needs needs{need(0, 30, 256, kGroups)};
   needs[0].moving_to = 1;
   CHECK(planner.place(needs).resident_groups[0] == 1);
@@ -168,7 +167,7 @@ TEST_CASE("a move under way is left alone") {
 }
 
 TEST_CASE("parked requests hold head keys and host pages only") {
-  MemoryPlanner planner = planner_for(60, 60);
+  MemoryPlanner planner = planner_for(28, 60);
   Needs needs{need(0, 200, 256, 0)};
   needs[0].is_parked = true;
   const MemoryUse use = planner.predict(needs);
@@ -183,7 +182,7 @@ TEST_CASE("parked requests hold head keys and host pages only") {
 }
 
 TEST_CASE("admission: now, later, never, and the table's rows") {
-  MemoryPlanner planner = planner_for(48, 60);
+  MemoryPlanner planner = planner_for(16, 60);
   CHECK(planner.admit({}, 257) == Admission::never);
   CHECK(planner.admit({}, 256) == Admission::now);
   CHECK(planner.admit(Needs{need(0, 10, 256, 0)}, 256) == Admission::later);

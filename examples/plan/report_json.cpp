@@ -69,12 +69,11 @@ void print_json(const Options& options, const MemoryPlanner& planner, const Repo
                           {"head_workspace", use.head_workspace},
                           {"pool_tables", use.pool_tables},
                           {"step_lists", use.step_lists},
+                          {"staging", use.staging},
                           {"arena", use.arena},
                           {"total", use.device_total()}};
-  root["arena_bytes_at_the_end"] = {{"resident_rows", full.resident_rows},
-                                    {"slots", full.slots},
-                                    {"staging", full.staging},
-                                    {"head_keys", full.head_keys}};
+  root["arena_bytes_at_the_end"] = {
+      {"resident_rows", full.resident_rows}, {"slots", full.slots}, {"head_keys", full.head_keys}};
   root["host_bytes"] = {{"rows_at_the_end", full.host_rows}, {"cap", full.host_cap}};
   root["thresholds"] = {{"model", model_name(options.config.model)},
                         {"requests", report.threshold_requests},

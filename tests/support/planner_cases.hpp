@@ -33,8 +33,7 @@ inline PlannerConfig planner_config() {
   return config;
 }
 
-/// With a device tier of `arena_pages` and a host tier of `host_pages`, of which the arena's
-/// staging takes twice max_length.
+/// With a device tier of `arena_pages` and a host tier of `host_pages`.
 inline PlannerConfig planner_config(const ModelShape& shape, index_t arena_pages,
                                     index_t host_pages, PlannerConfig config = planner_config()) {
   config.force_host_tier = true;
