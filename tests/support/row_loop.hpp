@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstring>
+#include <map>
+#include <vector>
+
+#include "spectx/dispatch.hpp"
+#include "spectx/prefetch_pipeline.hpp"
+
+namespace spectx::test {
+
+/// A pool and a pipeline without a model: a step writes rows of known values, then reads every row
+/// that its items read and counts those that differ from what was last written there.
+class RowLoop {
+ public:
+  using Ids = std::vector<std::int32_t>;
+
+  RowLoop(Backend& b, const ModelShape& shape, const PoolPlan& plan)
+      : RowLoop(b, shape, plan, b.memories()) {}
+  RowLoop(Backend& b, const ModelShape& shape, const PoolPlan& plan, Memories memories)
+      : backend(b),
+        stream(b.make_stream()),
+        pool(b, shape, plan, memories),
+        pipeline(b, pool, {}),
+        k_(memories.device, plan.max_step_rows * shape.kv_heads * shape.k_dim * 4),
+        v_(memories.device, plan.max_step_rows * shape.kv_heads * shape.v_dim * 4),
+        ids_(memories.device, plan.max_requests * shape.kv_heads * (plan.selection.budget + 1) * 4),
+        tokens_(static_cast<std::size_t>(plan.max_step_rows), 1) {}
+
+  RequestId open(index_t final_length) {
+    const RequestId id = pool.open(final_length);
+    rows_[id.value].clear();
+    return id;
+  }
+  BatchItem item(RequestId id, index_t rows, bool is_dense = false) const {
+    return {id, std::span(tokens_).first(static_cast<std::size_t>(rows)), is_dense};
+  }
+  /// Prompt rows in chunks of at most max_step_rows.
+  void prefill(RequestId id, index_t rows) {
+    for (index_t chunk = pool.plan().max_step_rows; rows > 0; rows -= chunk) {
+      step({item(id, std::min(rows, chunk), true)});
+    }
+  }
+  void rewind(RequestId id, index_t length) {
+    pool.rewind(id, length, stream);
+    rows_[id.value].resize(static_cast<std::size_t>(length));
+  }
+  void place(RequestId id, std::int32_t resident_groups) {
+    std::vector<std::int32_t> target;
+    for (const RequestNeed& n : pool.needs()) {
+      target.push_back(n.request == id ? resident_groups : n.resident_groups);
+    }
+    pipeline.apply({pool.needs(), target}, stream);
+  }
+
+  /// Sinks, window, and in the middle what `phase` chooses.
+  Ids choose(index_t length, index_t head, index_t phase) const {
+    const SelectionConfig& rule = pool.plan().selection;
+    const index_t middle = length - rule.sinks - rule.recent_window;
+    const index_t wanted = rule.budget - rule.sinks - rule.recent_window;
+    Ids ids;
+    for (index_t id = 0; id < length; ++id) {
+      const index_t at = id - rule.sinks;
+      const bool is_forced = at < 0 || at >= middle;
+      const bool is_chosen =
+          middle > 0 && (at + phase * 3 + head) % middle < std::min(wanted, middle);
+      if (length <= rule.budget || is_forced || is_chosen) {
+        ids.push_back(static_cast<std::int32_t>(id));
+      }
+    }
+    return ids;
+  }
+  /// Of the batch that was scheduled, for all heads of all items.
+  Selection select(const Batch& batch, index_t phase) {
+    const index_t heads = pool.shape().kv_heads;
+    const index_t budget = pool.plan().selection.budget;
+    const auto count = static_cast<index_t>(batch.items.size()) * heads;
+    Ids ids(static_cast<std::size_t>(count * budget)), counts;
+    for (index_t at = 0; at < count; ++at) {
+      const ScheduledItem& item = batch.items[static_cast<std::size_t>(at / heads)];
+      const Ids mine = choose(item.first + item.rows, at % heads, phase);
+      std::copy(mine.begin(), mine.end(), ids.begin() + at * budget);
+      counts.push_back(item.selects ? static_cast<std::int32_t>(mine.size()) : kAllTokens);
+    }
+    auto* const to = reinterpret_cast<std::int32_t*>(ids_.data());
+    backend.copy(to, ids.data(), count * budget * 4, stream);
+    backend.copy(to + count * budget, counts.data(), count * 4, stream);
+    return {{to, count * budget}, {to + count * budget, count}, {}, budget};
+  }
+
+  void step(const std::vector<BatchItem>& items, index_t phase = 0) {
+    const Batch& batch = pool.schedule(items, stream);
+    pipeline.begin_step(batch, select(batch, phase), stream);
+    for (const ScheduledItem& item : batch.items) {
+      for (index_t n = 0; n < item.rows; ++n) rows_[item.request.value].push_back(++writes_);
+    }
+    for (index_t layer = 0; layer < pool.shape().layers; ++layer) {
+      if (pool.shape().kind(layer) == AttentionKind::full) run_layer(batch, layer, phase);
+    }
+    pipeline.end_step(stream);
+    backend.synchronize(stream);
+  }
+  void warm(const std::vector<BatchItem>& items, index_t phase = 0) {
+    const Batch& batch = pool.schedule(items, stream);
+    pipeline.warm(batch, select(batch, phase), stream);
+  }
+
+  Backend& backend;
+  Stream stream;
+  KVPool pool;
+  PrefetchPipeline pipeline;
+  index_t rows_read = 0;
+  index_t wrong_rows = 0;
+
+ private:
+  /// A whole number that every row type holds.
+  static float value(int write, index_t layer, index_t head, index_t d) {
+    std::uint32_t x = static_cast<std::uint32_t>(write * 8191 + layer * 97 + head * 31 + d);
+    x = (x ^ (x >> 7)) * 2246822519U;
+    return static_cast<float>((x >> 16) % 256) - 128;
+  }
+  TensorView write(const Buffer& to, const Batch& batch, index_t layer, index_t dim, index_t from) {
+    const index_t heads = pool.shape().kv_heads;
+    std::vector<float> values;
+    for (const ScheduledItem& item : batch.items) {
+      for (index_t n = item.first; n < item.first + item.rows; ++n) {
+        const int row = rows_[item.request.value][static_cast<std::size_t>(n)];
+        for (index_t i = 0; i < heads * dim; ++i) {
+          values.push_back(value(row, layer, i / dim, from + i % dim));
+        }
+      }
+    }
+    backend.copy(to.data(), values.data(), static_cast<index_t>(values.size() * 4), stream);
+    return split_heads(matrix_view(to.data(), DType::f32, batch.num_rows, heads * dim), heads, dim);
+  }
+  void run_layer(const Batch& batch, index_t layer, index_t phase) {
+    const ModelShape& shape = pool.shape();
+    const TensorView k = write(k_, batch, layer, shape.k_dim, 0);
+    const TensorView v = write(v_, batch, layer, shape.v_dim, shape.k_dim);
+    const KVView view = pipeline.append(layer, k, v, stream);
+    for (std::size_t i = 0; i < batch.items.size(); ++i) {
+      const ScheduledItem& item = batch.items[i];
+      for (index_t head = 0; head < shape.kv_heads; ++head) {
+        const Ids ids = item.selects ? choose(item.first + item.rows, head, phase) : Ids{};
+        const index_t count =
+            item.selects ? static_cast<index_t>(ids.size()) : item.first + item.rows;
+        for (index_t rank = 0; rank < count; ++rank) {
+          const index_t id = item.selects ? ids[static_cast<std::size_t>(rank)] : rank;
+          const index_t at = (static_cast<index_t>(i) * shape.kv_heads + head) * view.max_budget;
+          check_row(view, item, head, id, at + rank, layer);
+        }
+      }
+    }
+  }
+  template <class T>
+  T read(const T* device) {
+    T value;
+    backend.copy(&value, device, sizeof(T), stream);
+    backend.synchronize(stream);
+    return value;
+  }
+  void check_row(const KVView& view, const ScheduledItem& item, index_t head, index_t id,
+                 index_t rank, index_t layer) {
+    const ModelShape& shape = pool.shape();
+    const index_t request = item.request.value;
+    const bool is_resident = pool.resident_groups(item.request) > view.group;
+    const index_t n = is_resident || !item.selects ? id : read(view.slot_of_rank + rank);
+    std::byte* const* const pages = view.pages_of(request, !is_resident && !item.selects);
+    const std::byte* const page = read(pages + n / view.page_rows);
+    const std::byte* const k = page + view.offset_of(!is_resident && !item.selects) +
+                               head * view.head_stride + n % view.page_rows * view.row_stride;
+    const int row = rows_[item.request.value][static_cast<std::size_t>(id)];
+    bool is_right = true;
+    dispatch_dtype(view.dtype, [&]<class T>() {
+      std::vector<T> got(static_cast<std::size_t>(shape.k_dim + shape.v_dim));
+      backend.copy(got.data(), k, shape.k_dim * index_t{sizeof(T)}, stream);
+      backend.copy(got.data() + shape.k_dim, k + view.v_offset, shape.v_dim * index_t{sizeof(T)},
+                   stream);
+      backend.synchronize(stream);
+      for (std::size_t d = 0; d < got.size(); ++d) {
+        is_right = is_right && to_float(got[d]) == value(row, layer, head, static_cast<index_t>(d));
+      }
+    });
+    ++rows_read;
+    wrong_rows += is_right ? 0 : 1;
+  }
+
+  Buffer k_, v_, ids_;
+  std::vector<std::int32_t> tokens_;
+  std::map<std::int32_t, std::vector<int>> rows_;  // the write that made each row
+  int writes_ = 0;
+};
+
+}  // namespace spectx::test
