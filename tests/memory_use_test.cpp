@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// The planner predicts to the byte what the components allocate and what requests hold.
+#include <memory>
+
+#include "catch.hpp"
+#include "spectx/cpu/backend.hpp"
+#include "spectx/memory_planner.hpp"
+#include "support/deferred_backend.hpp"
+#include "support/limited_memory.hpp"
+#include "support/toy_loop.hpp"
+
+using namespace spectx;
+using namespace spectx::test;
+
+namespace {
+
+PlannerConfig config_of(const toy::Model& model) {
+  PlannerConfig config;
+  config.device_bytes = 6 << 20;
+  config.host_bytes = 8 << 20;
+  config.selection = {.budget = 64, .sinks = 2, .recent_window = 20};
+  config.head = model.head.shape;
+  config.max_requests = 5;
+  config.max_length = 333;
+  config.max_step_rows = 77;
+  config.page_rows = 16;
+  config.hot_buffer = 1.5;
+  config.write_batch = 8;
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("predicted bytes are the bytes that are allocated") {
+  const bool has_host_tier = GENERATE(false, true);
+  const bool has_head = GENERATE(false, true);
+  const index_t page_rows = GENERATE(7, 16);
+  CAPTURE(has_host_tier, has_head, page_rows);
+  const auto worker = make_cpu_backend({.threads = 1, .two_memories = true});
+  AllocationCounter counter;
+  LimitedMemory device(worker->memories().device, Tier::device, counter);
+  LimitedMemory host(worker->memories().host, Tier::host, counter);
+  {
+    DeferredBackend backend(*worker, {device, host});
+    const toy::Model model(*worker, 1);
+    PlannerConfig config = config_of(model);
+    config.force_host_tier = has_host_tier;
+    config.has_one_memory = !has_host_tier;
+    config.page_rows = page_rows;
+    if (!has_head) config.head = {};
+    MemoryPlanner planner(model.shape, config);
+    REQUIRE(planner.pool_plan().has_host_tier() == has_host_tier);
+    const MemoryUse use = planner.predict({});
+
+    KVPool pool(backend, model.shape, planner.pool_plan(), backend.memories());
+    REQUIRE(device.held_bytes() == use.arena + use.staging + use.pool_tables);
+    REQUIRE(pool.stats().device_total == device.held_bytes());
+    const PrefetchPipeline pipeline(backend, pool, {});
+    REQUIRE(device.held_bytes() == use.device_own() - use.head_workspace);
+    if (has_head) {
+      const RetrievalHead head(backend, pool, model.head, {}, backend.memories());
+      REQUIRE(head.device_bytes() == use.head_workspace);
+      REQUIRE(device.held_bytes() == use.device_own());
+    }
+    REQUIRE(use.device_total() <= config.device_bytes);
+    REQUIRE(host.held_bytes() == 0);
+    backend.run_all();
+  }
+  REQUIRE(counter.live == 0);
+}
+
+TEST_CASE("predicted use is what requests hold, wherever they are") {
+  const auto backend = make_cpu_backend({.threads = 1, .two_memories = true});
+  const toy::Model sizes(*backend, 1);
+  PlannerConfig config = config_of(sizes);
+  config.force_host_tier = true;
+  MemoryPlanner planner(sizes.shape, config);
+  ToyLoop loop(*backend, planner.pool_plan());
+  const auto groups = static_cast<std::int32_t>(loop.pool.layout().groups);
+  const auto check = [&] {
+    const MemoryUse use = planner.predict(loop.pool.needs());
+    REQUIRE(use.arena_used() == loop.pool.stats().device_used);
+    REQUIRE(use.host_rows == loop.pool.stats().host_used);
+    REQUIRE(loop.pool.stats().host_total <= use.host_cap);
+  };
+  check();
+  for (int n = 0; n < 5; ++n) {
+    CAPTURE(n);
+    const RequestId id = loop.pool.open(333);
+    if (n % 2 == 0) loop.place(id, 0);
+    loop.prefill(id, toy_text(40 + 50 * n));
+    check();
+  }
+  for (int n = 0; n < 12; ++n) {
+    CAPTURE(n);
+    const RequestId id{n % 5};
+    const std::array<std::int32_t, 1> token = {3};
+    loop.step({id, token});
+    loop.place(id, n % 2 == 0 ? groups : 0);
+    check();  // with both copies
+    loop.step({id, token});
+    check();
+    if (n % 3 == 0) {
+      loop.pipeline.park(id, loop.stream);
+      check();
+      loop.pipeline.resume(id, loop.stream);
+      check();
+    }
+  }
+  for (int n = 0; n < 5; ++n) loop.pool.close({n}, loop.stream);
+  check();
+  REQUIRE(loop.pool.stats().device_used == 0);
+}
