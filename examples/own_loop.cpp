@@ -27,7 +27,7 @@ int main() {
   const auto backend = make_cpu_backend({.two_memories = true});
   const Stream stream = backend->make_stream();
   toy::Model model(*backend, /*max_rows=*/544);
-  MemoryPlanner planner(model.shape, {.device_bytes = 10 << 20,
+  MemoryPlanner planner(model.shape, {.device_bytes = 6 << 20,
                                       .host_bytes = 64 << 20,
                                       .selection = {.budget = 128},
                                       .head = model.head.shape,
