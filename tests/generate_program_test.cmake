@@ -75,6 +75,7 @@ refuses(2 "--dtype must be one of" ${model} ${head} ${short} --dtype f64)
 refuses(2 "--threads must be" ${model} ${head} ${short} --threads 99999)
 refuses(2 "--device-memory must be bytes" ${model} ${head} ${short} --device-memory much)
 refuses(2 "--host-memory needs --device-memory" ${model} ${head} ${short} --host-memory 1G)
+refuses(2 "--window of at least 2" ${model} ${head} ${short} --window 1 --device-memory 1G)
 refuses(2 "unknown argument" ${model} ${head} ${short} --frobnicate)
 refuses(2 "--json and --trace name one file" ${model} ${head} ${short} --json a --trace a)
 

@@ -44,7 +44,8 @@ double equal_share(std::span<const std::int32_t> a, std::span<const std::int32_t
 }
 
 Comparison compare(llama::Session& session, std::int32_t last, const RunFigures& full,
-                   const RunFigures& selected, const KeptLogits& logits) {
+                   const RunFigures& selected, const KeptLogits& logits,
+                   const std::function<void(index_t)>& progress) {
   Comparison result{.equal_tokens = equal_share(full.tokens, selected.tokens),
                     .positions = logits.size()};
   std::int32_t token = last;
@@ -55,6 +56,7 @@ Comparison compare(llama::Session& session, std::int32_t last, const RunFigures&
     result.mean_kl += kl_divergence(wanted, got);
     result.top1_agreement += llama::likeliest(wanted) == llama::likeliest(got) ? 1 : 0;
     token = full.tokens[static_cast<std::size_t>(n)];
+    progress(n + 1);
   }
   result.mean_kl /= static_cast<double>(result.positions);
   result.top1_agreement /= static_cast<double>(result.positions);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -40,8 +41,9 @@ class KeptLogits {
 double equal_share(std::span<const std::int32_t> a, std::span<const std::int32_t> b);
 
 /// Runs the text of the full run through a rewound session with spectx and compares the logits.
-/// @param last  the prompt's last token
+/// @param last  the prompt's last token, @param progress  called with the tokens done
 Comparison compare(llama::Session& session, std::int32_t last, const RunFigures& full,
-                   const RunFigures& selected, const KeptLogits& logits);
+                   const RunFigures& selected, const KeptLogits& logits,
+                   const std::function<void(index_t)>& progress);
 
 }  // namespace spectx::generate

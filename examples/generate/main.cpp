@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // spectx-generate: a model continues a prompt, with full attention or with spectx.
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <memory>
 #include <optional>
 
@@ -20,7 +22,21 @@ namespace {
 constexpr index_t kChunkRows = 512;
 constexpr index_t kMostTraceEvents = index_t{1} << 20;  // 32 MiB
 
-index_t physical_memory() { return index_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE); }
+/// What the system could give without swapping, in bytes.
+index_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    constexpr std::string_view kKey = "MemAvailable:";
+    if (line.starts_with(kKey)) return index_t{std::stoll(line.substr(kKey.size()))} << 10;
+  }
+  return index_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
+}
+
+index_t peak_memory() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return index_t{usage.ru_maxrss} << 10;
+}
 
 std::string in_mib(index_t bytes) { return std::to_string((bytes >> 20) + 1) + " MiB"; }
 
@@ -51,12 +67,13 @@ class Program {
   }
   index_t device_bytes() const {
     const index_t asked = report_.options.device_bytes;
-    return report_.options.has_two_memories ? asked : physical_memory();
+    return report_.options.has_two_memories ? asked : available_memory_;
   }
   const Options& options() const { return report_.options; }
   std::int32_t last_token() const { return report_.prompt.tokens.back(); }
 
   Report report_;
+  const index_t available_memory_ = available_memory();  // before anything is loaded
   std::optional<support::AtomicFile> json_file_;
   std::optional<support::AtomicFile> trace_file_;
   support::TraceRecorder recorder_;
@@ -168,8 +185,11 @@ void Program::run() {
   report_.memory = session_->memory();
   if (compares) {
     session_->rewind();
-    report_.comparison = compare(*session_, last_token(), *report_.full, *report_.selected, *kept_);
+    support::Progress progress("comparing", "tokens", kept_->size());
+    report_.comparison = compare(*session_, last_token(), *report_.full, *report_.selected, *kept_,
+                                 [&](index_t done) { progress.update(done); });
   }
+  report_.peak_bytes = peak_memory();
   std::fputs(summary(report_).c_str(), stderr);
   write_files();
 }

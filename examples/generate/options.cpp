@@ -27,7 +27,7 @@ constexpr std::array<Flag, 24> kFlags = {{
     {"--max-tokens", "N", "tokens to generate (default 128)"},
     {"--no-stop", "", "go on after the model's end token"},
     {"--full", "", "full attention, without spectx"},
-    {"--compare", "", "both, one after the other, and how they differ"},
+    {"--compare", "", "both texts, one after the other, and how they differ"},
     {"--temp", "T", "sampling temperature; 0, the default, is greedy"},
     {"--top-p", "P", "sample from the likeliest tokens that sum to P (default 1)"},
     {"--seed", "S", "of the sampling (default 0)"},
@@ -64,6 +64,9 @@ void check_together(const Args& args, const Options& o) {
   if (!o.json.empty() && o.json == o.trace) throw UsageError("--json and --trace name one file");
   if (args.has("--host-memory") && !args.has("--device-memory")) {
     throw UsageError("--host-memory needs --device-memory");
+  }
+  if (o.has_two_memories && o.selection.recent_window < 2) {
+    throw UsageError("--device-memory needs a --window of at least 2");
   }
 }
 

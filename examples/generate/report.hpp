@@ -23,6 +23,7 @@ struct Report {
   llama::MemoryFigures memory{};
   index_t model_bytes = 0;  // weights and activations
   index_t head_bytes = 0;   // weights
+  index_t peak_bytes = 0;   // of the process, the mapped model file included
   int threads = 0;
 
   /// The run that the user asked for.

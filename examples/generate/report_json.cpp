@@ -66,7 +66,8 @@ void write_json(const Report& r, std::ostream& out) {
                  {"host_bytes", r.memory.host_bytes},
                  {"host_bytes_planned", r.memory.planned_host_bytes},
                  {"model_bytes", r.model_bytes},
-                 {"head_weight_bytes", r.head_bytes}}}};
+                 {"head_weight_bytes", r.head_bytes},
+                 {"process_peak_bytes", r.peak_bytes}}}};
   if (r.full) json["full"] = run_json(*r.full, r.prefill_seconds);
   if (r.selected) json["selected"] = run_json(*r.selected, r.prefill_seconds);
   if (r.comparison) {

@@ -39,9 +39,7 @@ struct RunFigures {
     return static_cast<double>(sum) / static_cast<double>(step_seconds.size());
   }
   /// Share of the selected rows that were on the device; NaN where nothing is offloaded.
-  double hit_rate() const {
-    return static_cast<double>(hits) / static_cast<double>(hits + misses);
-  }
+  double hit_rate() const { return static_cast<double>(hits) / static_cast<double>(hits + misses); }
 };
 
 struct RunConfig {

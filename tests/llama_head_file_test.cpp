@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "llama/head_file.hpp"
+
+#include "catch.hpp"
+#include "io_support.hpp"
+#include "spectx/cpu/backend.hpp"
+#include "support/tiny_head.hpp"
+
+namespace spectx::test {
+namespace {
+
+const ModelShape kTarget{.layers = 4,
+                         .query_heads = 6,
+                         .kv_heads = 2,
+                         .k_dim = 8,
+                         .v_dim = 8,
+                         .hidden = 48,
+                         .vocabulary = 10,
+                         .dtype = DType::f32,
+                         .rope = {},
+                         .attention = {}};
+
+llama::LoadedHead load(Backend& backend, const std::string& bytes, DType dtype = DType::f32) {
+  const auto file = io::Safetensors::parse(bytes_of(bytes), "head.safetensors");
+  static float embeddings[10 * 48];
+  return llama::load_head(backend, file, kTarget, matrix_view(embeddings, DType::f32, 10, 48),
+                          dtype, {});
+}
+
+std::string refusal(const std::string& bytes) {
+  const auto backend = make_cpu_backend({.threads = 1});
+  return message_of<Error>([&] { load(*backend, bytes); });
+}
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  REQUIRE(from.size() == to.size());  // the header's length stays right
+  const std::size_t at = text.find(from);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, from.size(), to);
+}
+
+}  // namespace
+
+TEST_CASE("A head's tensors and metadata arrive") {
+  const auto backend = make_cpu_backend({.threads = 1});
+  const std::string bytes = TinyHead{.feature_layers = "[0,  2]"}.safetensors();
+  const auto head = load(*backend, bytes);
+  const HeadWeights& w = head.weights;
+  REQUIRE(w.shape.query_heads == 4);
+  REQUIRE(w.shape.kv_heads == 2);
+  REQUIRE(w.shape.k_dim == 8);
+  REQUIRE(w.feature_layers == std::vector<index_t>{1, 3});  // what enters these layers
+  REQUIRE(w.rope.theta == 10000);
+  REQUIRE(w.norm_eps == 1e-5F);
+  REQUIRE(w.fc.shape[0] == 48);
+  REQUIRE(w.fc.shape[1] == 96);
+  REQUIRE(w.q_proj.shape[0] == 32);
+  REQUIRE(w.k_proj.shape[0] == 16);
+  REQUIRE(w.input_norm.rank == 1);
+  REQUIRE(w.embeddings.shape[0] == 10);
+
+  const auto file = io::Safetensors::parse(bytes_of(bytes), "head");
+  const auto& k_proj = file.at("midlayer.self_attn.k_proj.weight").bytes;
+  REQUIRE(std::memcmp(w.k_proj.data, k_proj.data(), k_proj.size()) == 0);
+}
+
+TEST_CASE("Matrices take the type that is asked for, norms stay f32") {
+  const auto backend = make_cpu_backend({.threads = 1});
+  const std::string bytes = TinyHead{}.safetensors();
+  const auto wide = load(*backend, bytes);
+  const auto narrow = load(*backend, bytes, DType::bf16);
+  REQUIRE(narrow.weights.fc.dtype == DType::bf16);
+  REQUIRE(narrow.weights.hidden_norm.dtype == DType::f32);
+  for (index_t i = 0; i < wide.weights.fc.size(); ++i) {
+    REQUIRE(narrow.weights.fc.as<bf16_t>()[i].bits ==
+            from_float<bf16_t>(wide.weights.fc.as<float>()[i]).bits);
+  }
+}
+
+TEST_CASE("A head that does not fit is refused with everything that differs") {
+  const std::string message = refusal(
+      TinyHead{.hidden = 64, .query_heads = 3, .dim = 7, .feature_layers = "[1, 3]"}.safetensors());
+  CAPTURE(message);
+  for (const char* part :
+       {"head.safetensors", "fc.weight is [64, 128], needed [48, 96]",
+        "midlayer.input_layernorm.weight is [64], needed [48]", "midlayer.hidden_norm.weight",
+        "midlayer.self_attn.q_proj.weight is [21, 128], needed [21, 96]",
+        "midlayer.self_attn.k_proj.weight", "feature layer 3", "3 query heads",
+        "head_dim is odd"}) {
+    REQUIRE(message.find(part) != std::string::npos);
+  }
+}
+
+TEST_CASE("Metadata that are missing or malformed are named") {
+  const std::string good = TinyHead{}.safetensors();
+  REQUIRE(refusal(replaced(good, "head_dim", "head_dum")).find("head_dim is missing") !=
+          std::string::npos);
+  REQUIRE(refusal(replaced(good, "1e-05", "1e-xx")).find("rms_norm_eps must be a number") !=
+          std::string::npos);
+  REQUIRE(refusal(replaced(good, "\"10000\"", "\"-1000\"")).find("rope_theta must be a positive") !=
+          std::string::npos);
+  for (const char* list : {"1, 14]", "[1, 14", "[]", "[1,]", "[2, 1]", "[1, 1]", "[-1]", "[a]",
+                           "[1 ; 2]", "", "[", "[99999999999999999999]"}) {
+    CAPTURE(list);
+    REQUIRE(refusal(TinyHead{.feature_layers = list}.safetensors())
+                .find("feature_layers must be an ascending list") != std::string::npos);
+  }
+}
+
+TEST_CASE("A missing tensor is named") {
+  REQUIRE(refusal(replaced(TinyHead{}.safetensors(), "fc.weight", "fd.weight")).find("fc.weight") !=
+          std::string::npos);
+}
+
+}  // namespace spectx::test
