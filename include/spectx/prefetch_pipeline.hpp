@@ -18,6 +18,8 @@ class PrefetchPipeline {
   /// Allocates from the backend's device memory. Throws OutOfMemory.
   PrefetchPipeline(Backend& backend, KVPool& pool, const PipelineConfig& config);
   PrefetchPipeline(PrefetchPipeline&&) = delete;
+  /// Blocks until every transfer is done.
+  ~PrefetchPipeline();
 
   /// Compares the selection with what is on the device and starts the transfers, group by group.
   /// Both arguments stay valid until end_step. Async: reads after `stream`, runs on the copy

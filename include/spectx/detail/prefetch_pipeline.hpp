@@ -34,6 +34,16 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
   }
 }
 
+inline PrefetchPipeline::~PrefetchPipeline() {
+  try {
+    backend_.synchronize(copy_stream_);
+  } catch (const Error&) {
+    // The device is lost: nothing runs that could use what is freed now.
+  }
+  pool_.copies_.reset();
+  for (KVPool::Request& request : pool_.requests_) request.warmed.reset();
+}
+
 inline void PrefetchPipeline::begin_step(const Batch& batch, const Selection& selection,
                                          StreamView stream) {
   const TraceSpan span(backend_.trace(), "PrefetchPipeline::begin_step");
