@@ -3,8 +3,8 @@
 #include <array>
 
 #include "catch.hpp"
-#include "spectx/cpu/backend.hpp"
 #include "spectx/memory_planner.hpp"
+#include "support/backends.hpp"
 #include "support/deferred_backend.hpp"
 #include "support/limited_memory.hpp"
 #include "support/pool_cases.hpp"
@@ -49,7 +49,7 @@ void fails(RowLoop& loop, Tier tier, Call&& call) {
 }
 
 std::unique_ptr<Backend> two_memories() {
-  return make_cpu_backend({.threads = 1, .two_memories = true});
+  return make_backend({.threads = 1, .two_memories = true});
 }
 
 }  // namespace
@@ -66,7 +66,7 @@ TEST_CASE("a device tier that is full refuses a batch as a whole") {
   fails(loop, Tier::device, [&] { loop.warm({loop.item(a, 4), loop.item(b, 16, true)}); });
   loop.step({loop.item(a, 4, true), loop.item(b, 8, true)});
   fails(loop, Tier::device, [&] { loop.step({loop.item(b, 9, true)}); });
-  loop.step({loop.item(a, 2), loop.item(b, 4, true)});
+  loop.step({loop.item(a, 2)});
   loop.pool.close(a, loop.stream);
   loop.prefill(b, 60);
   REQUIRE(loop.wrong_rows == 0);
@@ -82,11 +82,11 @@ TEST_CASE("so does a host tier, and staging") {
   const RequestId b = loop.open(120);
   loop.place(a, 0);
   loop.place(b, 0);
-  loop.prefill(a, 36);
-  fails(loop, Tier::device, [&] { loop.step({loop.item(a, 5, true)}); });  // 11 pages are staged
+  loop.prefill(a, 33);
+  fails(loop, Tier::device, [&] { loop.step({loop.item(a, 8, true)}); });  // 11 pages are staged
   fails(loop, Tier::host, [&] { loop.step({loop.item(b, 16, true)}); });
   loop.prefill(b, 12);
-  for (int n = 0; n < 4; ++n) loop.step({loop.item(a, 1)}, n);
+  for (int n = 0; n < 3; ++n) loop.step({loop.item(a, 1)}, n);
   fails(loop, Tier::host, [&] { loop.step({loop.item(a, 1)}); });
   loop.rewind(b, 8);
   for (int n = 0; n < 4; ++n) loop.step({loop.item(a, 1)}, n);
@@ -121,7 +121,7 @@ TEST_CASE("a request is resumed when there are slots for it") {
 }
 
 TEST_CASE("without a host tier nothing can leave") {
-  const auto backend = make_cpu_backend({.threads = 1});
+  const auto backend = make_backend({.threads = 1});
   RowLoop loop(*backend, pool_shape(), one_tier_plan());
   const RequestId id = loop.open(120);
   loop.prefill(id, 50);

@@ -160,21 +160,23 @@ class DeferredBackend final : public Backend {
     ++queue(s).put;
   }
 
-  /// A Batch is host data, read at the call as a launch does.
+  /// Arguments until they are used. A Batch is host data, which a launch reads at the call.
+  template <class Args>
+  struct Held {
+    Args args;
+    Batch batch{};
+    std::vector<ScheduledItem> items{};
+  };
   template <class Args>
   void defer(void (Backend::*operation)(const Args&, StreamView), const Args& args, StreamView s) {
+    const auto held = std::make_shared<Held<Args>>(Held<Args>{args});
     if constexpr (requires { args.batch; }) {
-      const auto items = std::make_shared<std::vector<ScheduledItem>>(args.batch->items.begin(),
-                                                                      args.batch->items.end());
-      const auto batch = std::make_shared<Batch>(*args.batch);
-      batch->items = *items;
-      put(s, [this, operation, held = args, items, batch]() mutable {
-        held.batch = batch.get();
-        (worker_.*operation)(held, {});
-      });
-    } else {
-      put(s, [this, operation, args] { (worker_.*operation)(args, {}); });
+      held->batch = *args.batch;
+      held->items.assign(args.batch->items.begin(), args.batch->items.end());
+      held->batch.items = held->items;
+      held->args.batch = &held->batch;
     }
+    put(s, [this, operation, held] { (worker_.*operation)(held->args, {}); });
   }
 
   Backend& worker_;
