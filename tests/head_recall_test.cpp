@@ -10,9 +10,9 @@
 #include "llama/head_file.hpp"
 #include "llama/tokenizer.hpp"
 #include "llama/tokenizer_config.hpp"
-#include "spectx/cpu/backend.hpp"
 #include "spectx/memory_planner.hpp"
 #include "spectx/prefetch_pipeline.hpp"
+#include "support/backends.hpp"
 
 namespace spectx::test {
 namespace {
@@ -33,8 +33,7 @@ double mass_on_selection(const Batch& batch, const TensorView& q, const KVView& 
     const float* query = q.as<const float>() + head * q.strides[1];
     std::vector<double> weight;
     for (index_t n = 0; n < length; ++n) {
-      const auto* key =
-          reinterpret_cast<const float*>(rows.row(request, kv_head, n));
+      const auto* key = reinterpret_cast<const float*>(rows.row(request, kv_head, n));
       double dot = 0;
       for (index_t d = 0; d < rows.k_dim; ++d) dot += double{query[d]} * double{key[d]};
       weight.push_back(dot / std::sqrt(static_cast<double>(rows.k_dim)));
@@ -70,7 +69,7 @@ TEST_CASE(
   REQUIRE(model != nullptr);
 
   // One memory: device pointers can be read here.
-  const auto backend = make_cpu_backend({});
+  const auto backend = make_backend({.threads = 2});
   const Stream stream = backend->make_stream();
   const io::Gguf file(model);
   const llama::LlamaConfig config = llama::llama_config(file);

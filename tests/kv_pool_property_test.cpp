@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "catch.hpp"
-#include "spectx/cpu/backend.hpp"
+#include "support/backends.hpp"
 #include "support/pool_simulation.hpp"
 
 using namespace spectx;
@@ -47,7 +47,7 @@ PoolPlan small_plan() {
 TEST_CASE("random requests, steps, moves, parks and rewinds agree with a plain map") {
   const unsigned seed = GENERATE(1U, 2U, 3U, 4U);
   CAPTURE(seed);
-  const auto backend = make_cpu_backend({.threads = 1, .two_memories = true});
+  const auto backend = test::make_backend({.threads = 1, .two_memories = true});
   test::PoolSimulation simulation(*backend, small_shape(), small_plan(), seed);
   // Means of whole numbers below 2^10: one rounding of the sum's quotient, one of each weight.
   const double tolerance = 256 * static_cast<double>(std::numeric_limits<float>::epsilon());

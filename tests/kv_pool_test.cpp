@@ -4,7 +4,7 @@
 #include <array>
 
 #include "catch.hpp"
-#include "spectx/cpu/backend.hpp"
+#include "support/backends.hpp"
 #include "support/deferred_backend.hpp"
 #include "support/pool_cases.hpp"
 #include "support/row_loop.hpp"
@@ -15,7 +15,7 @@ using namespace spectx::test;
 namespace {
 
 std::unique_ptr<Backend> two_memories() {
-  return make_cpu_backend({.threads = 1, .two_memories = true});
+  return make_backend({.threads = 1, .two_memories = true});
 }
 
 bool is_same(const PoolStats& a, const PoolStats& b) {

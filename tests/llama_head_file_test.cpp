@@ -3,7 +3,7 @@
 
 #include "catch.hpp"
 #include "io_support.hpp"
-#include "spectx/cpu/backend.hpp"
+#include "support/backends.hpp"
 #include "support/tiny_head.hpp"
 
 namespace spectx::test {
@@ -28,7 +28,7 @@ llama::LoadedHead load(Backend& backend, const std::string& bytes, DType dtype =
 }
 
 std::string refusal(const std::string& bytes) {
-  const auto backend = make_cpu_backend({.threads = 1});
+  const auto backend = make_backend({.threads = 1});
   return message_of<Error>([&] { load(*backend, bytes); });
 }
 
@@ -42,7 +42,7 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 }  // namespace
 
 TEST_CASE("A head's tensors and metadata arrive") {
-  const auto backend = make_cpu_backend({.threads = 1});
+  const auto backend = make_backend({.threads = 1});
   const std::string bytes = TinyHead{.feature_layers = "[0,  2]"}.safetensors();
   const auto head = load(*backend, bytes);
   const HeadWeights& w = head.weights;
@@ -65,7 +65,7 @@ TEST_CASE("A head's tensors and metadata arrive") {
 }
 
 TEST_CASE("Matrices take the type that is asked for, norms stay f32") {
-  const auto backend = make_cpu_backend({.threads = 1});
+  const auto backend = make_backend({.threads = 1});
   const std::string bytes = TinyHead{}.safetensors();
   const auto wide = load(*backend, bytes);
   const auto narrow = load(*backend, bytes, DType::bf16);

@@ -3,8 +3,8 @@
 #include <memory>
 
 #include "catch.hpp"
-#include "spectx/cpu/backend.hpp"
 #include "spectx/memory_planner.hpp"
+#include "support/backends.hpp"
 #include "support/deferred_backend.hpp"
 #include "support/limited_memory.hpp"
 #include "support/toy_loop.hpp"
@@ -36,7 +36,7 @@ TEST_CASE("predicted bytes are the bytes that are allocated") {
   const bool has_head = GENERATE(false, true);
   const index_t page_rows = GENERATE(7, 16);
   CAPTURE(has_host_tier, has_head, page_rows);
-  const auto worker = make_cpu_backend({.threads = 1, .two_memories = true});
+  const auto worker = make_backend({.threads = 1, .two_memories = true});
   AllocationCounter counter;
   LimitedMemory device(worker->memories().device, Tier::device, counter);
   LimitedMemory host(worker->memories().host, Tier::host, counter);
@@ -70,7 +70,7 @@ TEST_CASE("predicted bytes are the bytes that are allocated") {
 }
 
 TEST_CASE("predicted use is what requests hold, wherever they are") {
-  const auto backend = make_cpu_backend({.threads = 1, .two_memories = true});
+  const auto backend = make_backend({.threads = 1, .two_memories = true});
   const toy::Model sizes(*backend, 1);
   PlannerConfig config = config_of(sizes);
   config.force_host_tier = true;

@@ -13,7 +13,9 @@ namespace {
 constexpr index_t kTokens = 90;
 constexpr index_t kRequests = 3;
 
-/// Where the rows of a batch must have gone: place[row][head], -1: nowhere.
+/// Where the rows of a batch must have gone: place[row][head], -1: nowhere; token n of the staging
+/// pages is kStaged + n.
+constexpr std::int32_t kStaged = kTokens;
 using Places = std::vector<std::vector<std::int32_t>>;
 
 struct AppendCase {
@@ -27,13 +29,15 @@ struct AppendCase {
 
   void check(Backend& backend, const std::vector<std::int32_t>& slot_of_token,
              const Places& places) const {
-    const index_t v_dim = has_v ? heads.v_dim : 0;
-    KVPages pages(backend, {.requests = kRequests,
-                            .kv_heads = heads.kv_heads,
-                            .k_dim = heads.k_dim,
-                            .v_dim = v_dim,
-                            .rows = kTokens,
-                            .dtype = dtype});
+    const PagesShape shape{.requests = kRequests,
+                           .kv_heads = heads.kv_heads,
+                           .k_dim = heads.k_dim,
+                           .v_dim = has_v ? heads.v_dim : 0,
+                           .rows = kTokens,
+                           .dtype = dtype};
+    std::vector<KVPages> pages;
+    pages.emplace_back(backend, shape, 1);
+    pages.emplace_back(backend, shape, 2);
     const BatchData batch(backend, items);
     const index_t rows = static_cast<index_t>(places.size());
     const DeviceMatrix k(backend, DType::f32, rows, heads.kv_heads * heads.k_dim,
@@ -47,22 +51,22 @@ struct AppendCase {
     AppendRowsArgs args{.k = k.heads(heads.kv_heads),
                         .batch = batch.get(),
                         .row_index = index,
-                        .to = pages.view(),
+                        .to = pages[0].view(&pages[1]),
                         .slot_of_token = slots.data(),
                         .max_length = kTokens};
     if (has_v) args.v = v.heads(heads.kv_heads);
     if (!counts.empty()) args.to.counts = device_counts.data();
     if (!resident.empty()) args.to.resident_groups = device_resident.data();
     run_on(backend, [&](StreamView stream) { backend.append_rows(args, stream); });
-    pages.download();
+    for (KVPages& p : pages) p.download();
     compare(pages, k, v, places);
   }
 
   /// Every row is where it belongs and nothing else was written.
-  void compare(const KVPages& pages, const DeviceMatrix& k, const DeviceMatrix& v,
+  void compare(const std::vector<KVPages>& pages, const DeviceMatrix& k, const DeviceMatrix& v,
                const Places& places) const {
     const BatchRows of(items, row_index);
-    std::vector<bool> is_written(at(kRequests * heads.kv_heads * kTokens));
+    std::vector<bool> is_written(at(2 * kRequests * heads.kv_heads * kTokens));
     for (std::size_t i = 0; i < places.size(); ++i) {
       for (index_t h = 0; h < heads.kv_heads && places[i][at(h)] >= 0; ++h) {
         std::vector<float> expected = part(k, i, h, heads.k_dim);
@@ -70,17 +74,26 @@ struct AppendCase {
           const std::vector<float> values = part(v, i, h, heads.v_dim);
           expected.insert(expected.end(), values.begin(), values.end());
         }
-        REQUIRE(pages.get(of.request[i], h, places[i][at(h)]) == expected);
-        is_written[at((of.request[i] * heads.kv_heads + h) * kTokens + places[i][at(h)])] = true;
+        const index_t store = places[i][at(h)] / kTokens;
+        const index_t n = places[i][at(h)] % kTokens;
+        REQUIRE(pages[at(store)].get(of.request[i], h, n) == expected);
+        is_written[entry(store, of.request[i], h, n)] = true;
       }
     }
-    for (std::size_t n = 0; n < is_written.size(); ++n) {
-      if (is_written[n]) continue;
-      const index_t row = static_cast<index_t>(n);
-      const std::vector<float> left =
-          pages.get(row / kTokens / heads.kv_heads, row / kTokens % heads.kv_heads, row % kTokens);
-      REQUIRE(std::all_of(left.begin(), left.end(), [](float x) { return std::isnan(x); }));
+    for (index_t store = 0; store < 2; ++store) {
+      for (index_t request = 0; request < kRequests; ++request) {
+        for (index_t h = 0; h < heads.kv_heads; ++h) {
+          for (index_t n = 0; n < kTokens; ++n) {
+            if (is_written[entry(store, request, h, n)]) continue;
+            const std::vector<float> left = pages[at(store)].get(request, h, n);
+            REQUIRE(std::all_of(left.begin(), left.end(), [](float x) { return std::isnan(x); }));
+          }
+        }
+      }
     }
+  }
+  std::size_t entry(index_t store, index_t request, index_t head, index_t n) const {
+    return at(((store * kRequests + request) * heads.kv_heads + head) * kTokens + n);
   }
 
   struct BatchRows {
@@ -130,7 +143,8 @@ TEST_CASE("append_rows writes resident rows by token, rounded to the pages' type
   c.check(*b.backend, {}, places);
 }
 
-TEST_CASE("append_rows writes offloaded rows into their slots unless everything is read") {
+TEST_CASE(
+    "append_rows writes offloaded rows into their slots, into staging where everything is read") {
   const NamedBackend b = GENERATE(from_range(backends()));
   CAPTURE(b.name);
   // Request 0 is offloaded; of its two heads the second reads everything. Request 1 is resident.
@@ -145,7 +159,7 @@ TEST_CASE("append_rows writes offloaded rows into their slots unless everything 
   slots[50] = 7;
   slots[51] = 3;
   slots[at(2 * kTokens + 60)] = 5;
-  c.check(*b.backend, slots, {{7, 50}, {3, 51}, {60, 60}});
+  c.check(*b.backend, slots, {{7, kStaged + 50}, {3, kStaged + 51}, {60, 60}});
 }
 
 TEST_CASE("append_rows follows row_index and leaves out what is negative") {

@@ -45,11 +45,11 @@ TEST_CASE("attend is the softmax over the rows that a row sees, for every shape 
 
 TEST_CASE("attend over every length around its splits and blocks") {
   const NamedBackend b = GENERATE(from_range(backends()));
-  const index_t length = GENERATE(1, 2, 31, 32, 33, 127, 128, 129, 255, 256, 257, 1000);
+  const index_t length = GENERATE(1, 2, 31, 32, 33, 127, 128, 129, 256, 257, 600);
   const index_t rows = GENERATE(1, 2, 8, 9, 64, 65);
   CAPTURE(b.name, length, rows);
   if (rows > length) return;
-  const AttendCase data({6, 2, 64, 64}, DType::bf16, 1, 1000, 5);
+  const AttendCase data({6, 2, 64, 64}, DType::bf16, 1, length, 5);
   const std::vector<AttendItem> items = {dense(0, length - rows, rows)};
   REQUIRE(outside(data.run(*b.backend, items), data.expected(items)) == "");
 }
@@ -93,5 +93,8 @@ TEST_CASE("attend with scores far apart keeps the largest") {
     b.backend->attend({.q = q.heads(1), .kv = kv, .batch = batch.get(), .out = out.heads(1)},
                       stream);
   });
-  for (const float value : out.read()) REQUIRE(value == static_cast<float>(winner));
+  // What a backend's exp makes of -32,000 may be the smallest normal float instead of 0.
+  const double allowed = 320 * 320 * static_cast<double>(std::numeric_limits<float>::min());
+  REQUIRE(outside(out.read(),
+                  std::vector<Bound>(at(rows * 64), {static_cast<double>(winner), allowed})) == "");
 }

@@ -3,7 +3,7 @@
 #include <map>
 
 #include "catch.hpp"
-#include "spectx/cpu/backend.hpp"
+#include "support/backends.hpp"
 #include "support/deferred_backend.hpp"
 #include "support/toy_loop.hpp"
 
@@ -67,7 +67,7 @@ TEST_CASE("what no event orders may run in any order") {
   const bool has_moves = GENERATE(false, true);
   const unsigned seed = GENERATE(0U, 1U, 2U, 3U, 4U, 5U);
   CAPTURE(has_moves, seed);
-  const auto worker = make_cpu_backend({.threads = 1, .two_memories = true});
+  const auto worker = make_backend({.threads = 1, .two_memories = true});
   const Result at_once = decode(*worker, has_moves, [] {});
   DeferredBackend deferred(*worker, seed);
   std::mt19937 random(seed);

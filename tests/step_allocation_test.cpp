@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A warm step allocates nothing: neither objects nor bytes of a MemoryResource.
 #include "catch.hpp"
-#include "spectx/cpu/backend.hpp"
+#include "support/backends.hpp"
 #include "support/counted_new.hpp"
 #include "support/limited_memory.hpp"
 #include "support/toy_loop.hpp"
@@ -13,7 +13,7 @@ TEST_CASE("6: a warm step allocates nothing") {
   const bool has_host_tier = GENERATE(false, true);
   const int threads = GENERATE(1, 3);
   CAPTURE(has_host_tier, threads);
-  const auto backend = make_cpu_backend({.threads = threads, .two_memories = has_host_tier});
+  const auto backend = make_backend({.threads = threads, .two_memories = has_host_tier});
   AllocationCounter counter;
   LimitedMemory device(backend->memories().device, Tier::device, counter);
   LimitedMemory host(backend->memories().host, Tier::host, counter);

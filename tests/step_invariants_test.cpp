@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What must always hold in a step, one test case a rule.
 #include "catch.hpp"
-#include "spectx/cpu/backend.hpp"
+#include "support/backends.hpp"
 #include "support/toy_loop.hpp"
 
 using namespace spectx;
@@ -26,7 +26,7 @@ struct Run {
 
 /// A prompt and kSteps decode steps, in a pool and on a backend of their own.
 ToyTrace trace_of(const SelectionConfig& rule, const Run& run) {
-  const auto backend = make_cpu_backend({.threads = run.threads, .two_memories = run.slots > 0});
+  const auto backend = make_backend({.threads = run.threads, .two_memories = run.slots > 0});
   ToyLoop loop(*backend, toy_plan(rule, run.slots));
   ToyDecode decode;
   const std::array<std::int32_t, 1> token = {9};
@@ -117,7 +117,7 @@ TEST_CASE("3: the selection is the same with one memory and with two") {
 }
 
 TEST_CASE("7: the report says how a step read its rows, and counts them") {
-  const auto backend = make_cpu_backend({.threads = 1, .two_memories = true});
+  const auto backend = make_backend({.threads = 1, .two_memories = true});
   ToyLoop loop(*backend, toy_plan(kSparse, 96));
   const RequestId resident = loop.pool.open(256);
   const RequestId offloaded = loop.pool.open(256);

@@ -12,7 +12,7 @@ namespace spectx::test {
 struct AttendItem {
   ScheduledItem item;
   std::vector<std::vector<std::int32_t>> ids;  // of each KV head; empty: every token
-  bool is_offloaded = false;                   // its selected rows are in slots
+  bool is_offloaded = false;                   // its rows are in slots; every token: in staging
 };
 
 /// Queries, keys and values that depend on request, head and token alone, laid out as a test asks.
@@ -33,23 +33,26 @@ class AttendCase {
   /// out [rows, query_heads, v_dim]. `layout` orders pages and slots.
   std::vector<float> run(Backend& backend, const std::vector<AttendItem>& items,
                          std::uint32_t layout = 1) const {
-    KVPages pages(backend,
-                  {.requests = requests_,
-                   .kv_heads = heads_.kv_heads,
-                   .k_dim = heads_.k_dim,
-                   .v_dim = heads_.v_dim,
-                   .rows = tokens_,
-                   .dtype = dtype_},
-                  layout);
+    const PagesShape shape{.requests = requests_,
+                           .kv_heads = heads_.kv_heads,
+                           .k_dim = heads_.k_dim,
+                           .v_dim = heads_.v_dim,
+                           .rows = tokens_,
+                           .dtype = dtype_};
+    KVPages pages(backend, shape, layout);
+    KVPages staging(backend, shape, layout + 1);
     Tables tables(items, heads_.kv_heads, requests_, tokens_, layout);
-    for (std::size_t i = 0; i < items.size(); ++i) place(items[i], i, tables, pages);
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      place(items[i], i, tables, items[i].ids.empty() && items[i].is_offloaded ? staging : pages);
+    }
     pages.upload();
+    staging.upload();
     const BatchData batch(backend, scheduled(items));
     const DeviceArray<std::int32_t> counts(backend, tables.counts);
     const DeviceArray<std::int32_t> ids(backend, tables.ids);
     const DeviceArray<std::int32_t> slots(backend, tables.slots);
     const DeviceArray<std::int32_t> resident(backend, tables.resident);
-    KVView kv = pages.view();
+    KVView kv = pages.view(&staging);
     kv.counts = counts.data();
     kv.ids = ids.data();
     kv.slot_of_rank = slots.data();

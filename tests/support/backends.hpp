@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdlib>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "spectx/cpu/backend.hpp"
+#include "spectx/backend.hpp"
 
 namespace spectx::test {
 
@@ -19,15 +17,14 @@ struct NamedBackend {
 
 /// Every backend that an operation has to work on. SPECTX_TEST_REQUIRE_CUDA=1: a missing device is
 /// a failure.
-inline std::vector<NamedBackend> backends() {
-  std::vector<NamedBackend> all;
-  all.push_back({"cpu", make_cpu_backend({.threads = 2})});
-  all.push_back({"cpu, two memories", make_cpu_backend({.threads = 3, .two_memories = true})});
-  const char* const required = std::getenv("SPECTX_TEST_REQUIRE_CUDA");
-  if (required != nullptr && std::string(required) == "1") {
-    throw std::runtime_error("SPECTX_TEST_REQUIRE_CUDA is set and no CUDA backend is there");
-  }
-  return all;
-}
+std::vector<NamedBackend> backends();
+
+struct BackendOptions {
+  int threads = 1;
+  bool two_memories = false;
+};
+
+/// A CpuBackend, whose code is compiled once for all tests.
+std::unique_ptr<Backend> make_backend(const BackendOptions& options = {});
 
 }  // namespace spectx::test

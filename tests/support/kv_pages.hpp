@@ -56,10 +56,15 @@ class KVPages {
     return values;
   }
 
-  KVView view() const noexcept {
+  /// `staging`: pages of the same shape for items that read everything of an offloaded group.
+  KVView view(const KVPages* staging = nullptr) const noexcept {
     KVView view;
     view.table = table_.data();
     view.table_stride = columns_;
+    if (staging != nullptr) {
+      view.staging = staging->table_.data();
+      view.staging_stride = staging->columns_;
+    }
     view.page_rows = shape_.page_rows;
     view.v_offset = k_bytes();
     view.row_stride = row_bytes();

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "llama/decoder.hpp"
-#include "spectx/cpu/backend.hpp"
 #include "spectx/prefetch_pipeline.hpp"
+#include "support/backends.hpp"
 
 namespace spectx::test {
 
@@ -19,7 +19,7 @@ class LlamaRunner {
   /// @param length  tokens of the request, @param chunk  most tokens of a step
   LlamaRunner(const io::Gguf& file, DType weights_dtype, DType cache_dtype, index_t length,
               index_t chunk)
-      : backend_(make_cpu_backend({.threads = 2})),
+      : backend_(make_backend({.threads = 2})),
         stream_(backend_->make_stream()),
         chunk_(chunk),
         config_(llama::llama_config(file)),
