@@ -3,6 +3,7 @@
 
 #include "catch.hpp"
 #include "io_support.hpp"
+#include "spectx/half.hpp"
 #include "support/backends.hpp"
 #include "support/tiny_head.hpp"
 
