@@ -7,8 +7,8 @@
 
 namespace spectx::cu {
 
-/// A call of the CUDA runtime or of cuBLAS failed; says which, where and why. A kernel's fault shows
-/// at a later call and makes every one after it fail too.
+/// A call of the CUDA runtime or of cuBLAS failed; says which, where and why. A kernel's fault
+/// shows at a later call and makes every one after it fail too.
 class CudaError : public Error {
  public:
   using Error::Error;

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "warp.cuh"
+
+namespace spectx::cu::device {
+
+inline constexpr int kMostWarps = 32;  // of a block
+
+/// Sum over the threads of a block, the same bits in each. `shared` [kMostWarps]; all threads call.
+__device__ inline float block_sum(float x, float* shared) {
+  x = group_sum(x);
+  __syncthreads();
+  if (lane_index() == 0) shared[warp_index()] = x;
+  __syncthreads();
+  return group_sum(lane_index() < warp_count() ? shared[lane_index()] : 0.0F);
+}
+
+/// Sum of the values of the threads before this one; `total`: of all. `shared` [kMostWarps]; all
+/// threads call.
+template <class T>
+__device__ T block_exclusive_sum(T x, T* shared, T& total) {
+  T inclusive = x;
+#pragma unroll
+  for (int step = 1; step < kWarpSize; step *= 2) {
+    const T before = __shfl_up_sync(kAllLanes, inclusive, step);
+    if (lane_index() >= step) inclusive += before;
+  }
+  __syncthreads();
+  if (lane_index() == kWarpSize - 1) shared[warp_index()] = inclusive;
+  __syncthreads();
+  T warps = lane_index() < warp_count() ? shared[lane_index()] : T{0};
+#pragma unroll
+  for (int step = 1; step < kWarpSize; step *= 2) {
+    const T before = __shfl_up_sync(kAllLanes, warps, step);
+    if (lane_index() >= step) warps += before;
+  }
+  total = __shfl_sync(kAllLanes, warps, kWarpSize - 1);
+  const T before_warp = __shfl_sync(kAllLanes, warps, (warp_index() + kWarpSize - 1) % kWarpSize);
+  return (warp_index() == 0 ? T{0} : before_warp) + inclusive - x;
+}
+
+}  // namespace spectx::cu::device

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace spectx::cu::device {
+
+inline constexpr int kWarpSize = 32;
+inline constexpr unsigned kAllLanes = 0xffffffffU;
+
+__device__ inline int lane_index() { return static_cast<int>(threadIdx.x) % kWarpSize; }
+__device__ inline int warp_index() { return static_cast<int>(threadIdx.x) / kWarpSize; }
+__device__ inline int warp_count() { return static_cast<int>(blockDim.x) / kWarpSize; }
+
+/// Over groups of `lanes` neighbouring lanes, a power of two; every lane gets the result, whose
+/// bits depend on the values alone.
+__device__ inline float group_sum(float x, int lanes = kWarpSize) {
+  for (int step = lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+/// NaN is left out, unless all are.
+__device__ inline float group_max(float x, int lanes = kWarpSize) {
+  for (int step = lanes / 2; step > 0; step /= 2) {
+    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
+  }
+  return x;
+}
+
+/// Lanes below this one for which `holds`, and how many there are in all.
+__device__ inline int rank_in_warp(bool holds, int& total) {
+  const unsigned votes = __ballot_sync(kAllLanes, holds);
+  total = __popc(votes);
+  return __popc(votes & ((1U << lane_index()) - 1));
+}
+
+}  // namespace spectx::cu::device

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// device row of slot miss_slots[i] = host run of token miss_ids[i], all layers of one group.
+// Moves misses * layers * row_bytes over the host's link, which is the limit; few blocks reach it
+// if a run has 2 KiB.
+#include "copy_rows.cuh"
+#include "device/block.cuh"
+#include "kernels.hpp"
+
+namespace spectx::cu {
+namespace {
+
+constexpr int kBlockThreads = 1024;  // 32 runs in flight a block
+constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
+
+struct Params {
+  BatchView batch;
+  StepLists lists;
+  KVPoolView pool;
+  index_t group;
+};
+
+/// Misses of an item and KV head in the group.
+__device__ inline std::int32_t misses_of(const Params& p, index_t task) {
+  if (task >= p.batch.items * p.pool.kv_heads) return 0;
+  const index_t item = task / p.pool.kv_heads;
+  const bool is_fetched =
+      p.batch.selects[item] != 0 && p.group >= p.pool.resident_groups[p.batch.request[item]];
+  return is_fetched ? p.lists.miss_counts[task] : 0;
+}
+
+// Warps of all blocks take misses in turn, in the order of items, heads and ids. kBlockThreads
+// items and heads at a time are laid end to end by a scan of their counts.
+template <class Unit>
+__global__ void __launch_bounds__(kBlockThreads)
+    gather_rows_kernel(const __grid_constant__ Params p) {
+  __shared__ std::int32_t scan[device::kMostWarps];
+  __shared__ std::int32_t begins[kBlockThreads];
+  const KVPoolView& pool = p.pool;
+  const index_t tasks = p.batch.items * pool.kv_heads;
+  const int layers = static_cast<int>(layers_of(pool, p.group));
+  for (index_t first = 0; first < tasks; first += kBlockThreads) {
+    std::int32_t total = 0;
+    const std::int32_t begin =
+        device::block_exclusive_sum(misses_of(p, first + threadIdx.x), scan, total);
+    begins[threadIdx.x] = begin;
+    __syncthreads();
+    for (std::int32_t i =
+             static_cast<std::int32_t>(blockIdx.x) * kBlockWarps + device::warp_index();
+         i < total; i += static_cast<std::int32_t>(gridDim.x) * kBlockWarps) {
+      int low = 0;  // the last that does not begin after i
+      for (int step = kBlockThreads / 2; step > 0; step /= 2) {
+        if (begins[low + step] <= i) low += step;
+      }
+      const index_t task = first + low;
+      const index_t item = task / pool.kv_heads;
+      const index_t head = task % pool.kv_heads;
+      const index_t request = p.batch.request[item];
+      const index_t at = task * p.lists.max_budget + (i - begins[low]);
+      const std::uint32_t token = static_cast<std::uint32_t>(p.lists.miss_ids[at]);
+      const std::uint32_t slot = static_cast<std::uint32_t>(p.lists.miss_slots[at]);
+      const LayerRows from{host_run(pool, host_pages_of(pool, request, p.group), head, token),
+                           pool.row_bytes};
+      const LayerRows to{device_row(pool, pages_of(pool, request, p.group), head, slot),
+                         device_layer_bytes(pool)};
+      copy_layers<Unit>(to, from, layers, static_cast<int>(pool.row_bytes));
+    }
+    __syncthreads();
+  }
+}
+
+}  // namespace
+
+void launch_gather_rows(const GatherRowsArgs& a, const Launch& on) {
+  if (a.batch->items.empty()) return;
+  const Params p{view_of(*a.batch), a.lists, a.pool, a.group};
+  dispatch_unit(a.pool.row_bytes, [&]<class Unit>() {
+    gather_rows_kernel<Unit><<<grid_of(a.max_blocks), kBlockThreads, 0, on.stream>>>(p);
+  });
+  check(cudaGetLastError());
+}
+
+}  // namespace spectx::cu

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "scratch.hpp"
+#include "spectx/backend.hpp"
+
+// Every kernel of the backend: one launcher an operation, each in the file of its name. All are
+// asynchronous on the stream, allocate nothing beside scratch, and throw CudaError if a launch
+// fails, Unsupported for a shape or type that the kernel lacks.
+namespace spectx::cu {
+
+/// What a launcher needs beside its arguments.
+struct Launch {
+  cudaStream_t stream;
+  Scratch& scratch;        // of the stream
+  int multiprocessors;     // of the device
+  std::uint32_t* arrived;  // device, of the stream, 0 between kernels: blocks that are done
+};
+
+void launch_embed(const EmbedArgs& args, const Launch& on);
+/// Up to 8 rows, whatever they are beside: a row's sum does not depend on its neighbours. More rows
+/// go in portions of 8: for types that cuBLAS does not mix.
+void launch_matmul_few_rows(const MatmulArgs& args, const Launch& on);
+void launch_rms_norm(const RmsNormArgs& args, const Launch& on);
+void launch_rope(const RopeArgs& args, const Launch& on);
+void launch_swiglu(const SwigluArgs& args, const Launch& on);
+void launch_add(const AddArgs& args, const Launch& on);
+void launch_argmax(const ArgmaxArgs& args, const Launch& on);
+void launch_append_rows(const AppendRowsArgs& args, const Launch& on);
+void launch_score(const ScoreArgs& args, const Launch& on);
+void launch_top_k(const TopKArgs& args, const Launch& on);
+void launch_coverage(const CoverageArgs& args, const Launch& on);
+void launch_store_ring(const StoreRingArgs& args, const Launch& on);
+void launch_load_ring(const LoadRingArgs& args, const Launch& on);
+void launch_update_slots(const UpdateSlotsArgs& args, const Launch& on);
+void launch_forget_slots(const ForgetSlotsArgs& args, const Launch& on);
+void launch_gather_rows(const GatherRowsArgs& args, const Launch& on);
+void launch_scatter_rows(const ScatterRowsArgs& args, const Launch& on);
+void launch_move_rows(const MoveRowsArgs& args, const Launch& on);
+void launch_attend(const AttendArgs& args, const Launch& on);
+/// *device_ns = the device's clock.
+void launch_stamp(std::uint64_t* device_ns, const Launch& on);
+
+}  // namespace spectx::cu

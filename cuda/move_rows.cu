@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows [first, last) of one group of one request, from one place to another; slots hold only the
+// tokens that the slot map names.
+// Moves tokens * kv_heads * layers * row_bytes: bound by the host's link, or by memory.
+#include "copy_rows.cuh"
+#include "kernels.hpp"
+
+namespace spectx::cu {
+namespace {
+
+constexpr int kBlockThreads = 256;
+constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
+constexpr index_t kLinkBlocks = 32;  // fill the link; the rest of the device computes meanwhile
+constexpr index_t kBlocksPerMultiprocessor = 8;
+
+struct Params {
+  KVPoolView pool;
+  index_t request;
+  RowPlace from, to;
+  index_t first, last;  // tokens
+  index_t first_layer;
+  int layers;
+};
+
+__device__ inline bool is_slots(const RowPlace& place) {
+  return place.kind == RowPlace::Kind::slots;
+}
+
+__device__ LayerRows find(const Params& p, const RowPlace& place, index_t head, index_t token,
+                          std::int32_t slot) {
+  if (place.kind == RowPlace::Kind::host) {
+    return {host_run(p.pool, place.pages, head, static_cast<std::uint32_t>(token)) +
+                p.first_layer * p.pool.row_bytes,
+            p.pool.row_bytes};
+  }
+  const std::uint32_t n = static_cast<std::uint32_t>(is_slots(place) ? slot : token);
+  const index_t layer = place.kind == RowPlace::Kind::staging ? 0 : p.first_layer;
+  return {device_row(p.pool, place.pages, head, n) + layer * device_layer_bytes(p.pool),
+          device_layer_bytes(p.pool)};
+}
+
+// One warp a token and KV head.
+template <class Unit>
+__global__ void __launch_bounds__(kBlockThreads)
+    move_rows_kernel(const __grid_constant__ Params p) {
+  const index_t units = (p.last - p.first) * p.pool.kv_heads;
+  const bool uses_slots = is_slots(p.from) || is_slots(p.to);
+  for (index_t i = index_t{blockIdx.x} * kBlockWarps + device::warp_index(); i < units;
+       i += index_t{gridDim.x} * kBlockWarps) {
+    const index_t head = i % p.pool.kv_heads;
+    const index_t token = p.first + i / p.pool.kv_heads;
+    const std::int32_t slot = uses_slots ? slot_of(p.pool, p.request, head, token) : 0;
+    if (slot < 0) continue;
+    copy_layers<Unit>(find(p, p.to, head, token, slot), find(p, p.from, head, token, slot),
+                      p.layers, static_cast<int>(p.pool.row_bytes));
+  }
+}
+
+}  // namespace
+
+void launch_move_rows(const MoveRowsArgs& a, const Launch& on) {
+  if (a.first >= a.last) return;
+  const index_t layers = a.layer < 0 ? a.pool.layers_of(a.group) : 1;
+  const Params p{a.pool,
+                 a.request.value,
+                 a.from,
+                 a.to,
+                 a.first,
+                 a.last,
+                 a.layer < 0 ? 0 : a.layer,
+                 static_cast<int>(layers)};
+  const bool uses_link = a.from.kind == RowPlace::Kind::host || a.to.kind == RowPlace::Kind::host;
+  const index_t most = uses_link ? kLinkBlocks : on.multiprocessors * kBlocksPerMultiprocessor;
+  const index_t blocks = std::min(div_up((a.last - a.first) * a.pool.kv_heads, kBlockWarps), most);
+  dispatch_unit(a.pool.row_bytes, [&]<class Unit>() {
+    move_rows_kernel<Unit><<<grid_of(blocks), kBlockThreads, 0, on.stream>>>(p);
+  });
+  check(cudaGetLastError());
+}
+
+}  // namespace spectx::cu
