@@ -92,7 +92,7 @@ TEST_CASE("a batch that needs the pages of a leaving group waits for it, and say
   REQUIRE(loop.pool.stats().stalled_batches == 1);
   REQUIRE(loop.pool.resident_groups(id) == 2);
   decode(loop, id, 10);
-  loop.step({loop.item(id, 30, true)});
+  loop.step({loop.item(id, 2, true)});
   REQUIRE(loop.pool.stats().stalled_batches == 1);
   REQUIRE(loop.wrong_rows == 0);
 }
@@ -114,7 +114,7 @@ TEST_CASE("a group that finds no room when it arrives stays on the host") {
   REQUIRE(loop.pool.resident_groups(id) == 2);
   REQUIRE(loop.pool.stats().device_used - before == 2 * loop.pool.layout().page_bytes);
   decode(loop, id, 10);
-  loop.step({loop.item(id, 30, true)});
+  loop.step({loop.item(id, 2, true)});
   REQUIRE(loop.wrong_rows == 0);
 }
 
