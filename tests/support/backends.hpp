@@ -15,8 +15,9 @@ struct NamedBackend {
   std::shared_ptr<Backend> backend;
 };
 
-/// Every backend that an operation has to work on. SPECTX_TEST_REQUIRE_CUDA=1: a missing device is
-/// a failure.
+/// Every backend that an operation has to work on; a CUDA device where there is one. In the
+/// environment, SPECTX_TEST_REQUIRE_CUDA=1: a missing device is a failure;
+/// SPECTX_TEST_BACKEND=cuda: the device alone, and the tests of the components run on it too.
 std::vector<NamedBackend> backends();
 
 struct BackendOptions {
@@ -24,7 +25,7 @@ struct BackendOptions {
   bool two_memories = false;
 };
 
-/// A CpuBackend, whose code is compiled once for all tests.
+/// A CpuBackend, whose code is compiled once for all tests, unless SPECTX_TEST_BACKEND says cuda.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options = {});
 
 }  // namespace spectx::test
