@@ -1,5 +1,5 @@
-# find_package(spectx) and find_package(spectx COMPONENTS io): one export set a component, so that
-# an installation without the loaders asks for nothing that only they need.
+# find_package(spectx) and find_package(spectx COMPONENTS io cuda): one export set a component, so
+# that an installation asks only for what its components need.
 include(CMakePackageConfigHelpers)
 set(destination ${CMAKE_INSTALL_LIBDIR}/cmake/spectx)
 
@@ -12,6 +12,13 @@ if(SPECTX_BUILD_IO)
   install(TARGETS spectx_io EXPORT spectxIoTargets FILE_SET HEADERS)
   install(
     EXPORT spectxIoTargets
+    NAMESPACE spectx::
+    DESTINATION ${destination})
+endif()
+if(SPECTX_ENABLE_CUDA)
+  install(TARGETS spectx_cuda EXPORT spectxCudaTargets FILE_SET HEADERS)
+  install(
+    EXPORT spectxCudaTargets
     NAMESPACE spectx::
     DESTINATION ${destination})
 endif()
