@@ -32,8 +32,7 @@ class KVPool {
  public:
   /// Allocates the arena and the tables; the host tier grows as rows need it. Blocks. Throws
   /// OutOfMemory, InvalidArgument for a plan that does not fit the shape.
-  KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan, Memories memories)
-      : KVPool(backend, shape, plan, memories, backend.make_stream()) {}
+  KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan, Memories memories);
   KVPool(KVPool&&) = delete;
 
   /// Reserves pages for the rows of `items` and fills the device arrays. Between steps; the only
@@ -86,8 +85,6 @@ class KVPool {
     std::optional<EventView> warmed;  // of the transfers that warm it
   };
 
-  KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan, Memories memories,
-         const Stream& setup);
   static const ModelShape& checked(const ModelShape& shape) {
     check_shape(shape);
     return shape;

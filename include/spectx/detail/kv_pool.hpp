@@ -7,12 +7,12 @@
 namespace spectx {
 
 inline KVPool::KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan,
-                      Memories memories, const Stream& setup)
+                      Memories memories)
     : backend_(backend),
       shape_(checked(shape)),
       plan_(checked(plan)),
       layout_(shape_, plan_),
-      book_(backend, shape_, plan_, layout_, memories, setup),
+      book_(backend, shape_, plan_, layout_, memories),
       mover_(backend, book_, plan_, layout_),
       writer_(backend, plan_, layout_, memories.device),
       requests_(static_cast<std::size_t>(plan_.max_requests)) {
@@ -22,6 +22,8 @@ inline KVPool::KVPool(Backend& backend, const ModelShape& shape, const PoolPlan&
   }
   needs_.reserve(requests_.size());
   scheduled_.reserve(requests_.size());
+  const Stream setup = backend_.make_stream();
+  book_.tables.clear(setup);
   backend_.synchronize(setup);
 }
 

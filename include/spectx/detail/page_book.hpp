@@ -13,13 +13,13 @@ namespace spectx::detail {
 class PageBook {
  public:
   PageBook(Backend& backend, const ModelShape& shape, const PoolPlan& plan,
-           const PoolLayout& layout, Memories memories, StreamView stream)
+           const PoolLayout& layout, Memories memories)
       : plan_(plan),
         layout_(layout),
         arena(memories.device, Tier::device, layout.page_bytes, plan.arena_pages, plan.arena_pages),
         host(memories.host, Tier::host, layout.page_bytes, plan.host_pages,
              std::max<index_t>(1, kHostChunkBytes / layout.page_bytes)),
-        tables(backend, shape, plan, layout, memories.device, stream),
+        tables(backend, shape, plan, layout, memories.device),
         held_(static_cast<std::size_t>(plan.max_requests)),
         staging_(memories.device, layout.staging_bytes) {
     arena.reserve(plan.arena_pages);

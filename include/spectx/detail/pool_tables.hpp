@@ -14,7 +14,7 @@ namespace spectx::detail {
 class PoolTables {
  public:
   PoolTables(Backend& backend, const ModelShape& shape, const PoolPlan& plan,
-             const PoolLayout& layout, MemoryResource& memory, StreamView stream)
+             const PoolLayout& layout, MemoryResource& memory)
       : backend_(&backend),
         layout_(layout),
         block_(memory, layout.table_bytes() - layout.batch_bytes),
@@ -47,7 +47,17 @@ class PoolTables {
     view_.durable = carver.take<std::int32_t>(layout.request_array_bytes);
     view_.clock = carver.take<std::int32_t>(PoolLayout::kAlignment);
     fill_view(shape, plan);
-    clear(stream);
+  }
+
+  /// Before anything else, once nothing can fail any more. Async on `stream`.
+  void clear(StreamView stream) {
+    backend_->fill(block_.data(), 0, block_.bytes(), stream);
+    if (two_tiers_) {
+      backend_->fill(view_.slot_of_token, 0xff, layout_.token_table_bytes, stream);
+      backend_->fill(view_.token_of_slot, 0xff, layout_.slot_table_bytes, stream);
+    }
+    dirty_.assign(dirty_.size(), true);
+    upload(stream);
   }
 
   /// Host copies; `mark` the request after a change.
@@ -142,15 +152,6 @@ class PoolTables {
     view_.slots = plan.slots;
     view_.max_length = plan.max_length;
     view_.dtype = shape.dtype;
-  }
-  void clear(StreamView stream) {
-    backend_->fill(block_.data(), 0, block_.bytes(), stream);
-    if (two_tiers_) {
-      backend_->fill(view_.slot_of_token, 0xff, layout_.token_table_bytes, stream);
-      backend_->fill(view_.token_of_slot, 0xff, layout_.slot_table_bytes, stream);
-    }
-    dirty_.assign(dirty_.size(), true);
-    upload(stream);
   }
 
   Backend* backend_;
