@@ -16,21 +16,6 @@ using namespace spectx::test;
 
 namespace {
 
-/// What a host can see of a pool.
-struct Seen {
-  explicit Seen(const KVPool& pool) {
-    const PoolStats s = pool.stats();
-    figures = {s.device_used, s.device_total, s.host_used, s.host_total, s.stalled_batches};
-    for (const RequestNeed& n : pool.needs()) {
-      figures.insert(figures.end(), {n.request.value, n.length, n.final_length, n.resident_groups,
-                                     n.moving_to, n.is_parked ? 1 : 0});
-      figures.push_back(static_cast<index_t>(pool.state(n.request)));
-    }
-  }
-  friend bool operator==(const Seen&, const Seen&) = default;
-  std::vector<index_t> figures;
-};
-
 /// `call` throws OutOfMemory of `tier` with figures that make sense, and changes nothing.
 template <class Call>
 void fails(RowLoop& loop, Tier tier, Call&& call) {

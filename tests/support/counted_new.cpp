@@ -9,9 +9,10 @@
 namespace {
 
 std::atomic<long> allocations = 0;
+std::atomic<long> failing = -1;  // its number
 
 void* count_and_allocate(std::size_t bytes, std::size_t alignment) {
-  ++allocations;
+  if (allocations++ == failing) throw std::bad_alloc();
   const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
   void* const memory = std::aligned_alloc(alignment, rounded == 0 ? alignment : rounded);
   if (memory == nullptr) throw std::bad_alloc();
@@ -21,6 +22,7 @@ void* count_and_allocate(std::size_t bytes, std::size_t alignment) {
 }  // namespace
 
 long spectx::test::num_allocations() noexcept { return allocations; }
+void spectx::test::fail_allocation(long n) noexcept { failing = n < 0 ? -1 : allocations + n; }
 
 // The array and nothrow forms call these.
 void* operator new(std::size_t bytes) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "spectx/pool_layout.hpp"
+#include <vector>
+
+#include "spectx/kv_pool.hpp"
 
 namespace spectx::test {
 
@@ -48,5 +50,20 @@ inline PoolPlan one_tier_plan() {
   plan.slots = plan.staging_pages = plan.host_pages = 0;
   return plan;
 }
+
+/// What a host can see of a pool.
+struct Seen {
+  explicit Seen(const KVPool& pool) {
+    const PoolStats s = pool.stats();
+    figures = {s.device_used, s.device_total, s.host_used, s.host_total, s.stalled_batches};
+    for (const RequestNeed& n : pool.needs()) {
+      figures.insert(figures.end(), {n.request.value, n.length, n.final_length, n.resident_groups,
+                                     n.moving_to, n.is_parked ? 1 : 0});
+      figures.push_back(static_cast<index_t>(pool.state(n.request)));
+    }
+  }
+  friend bool operator==(const Seen&, const Seen&) = default;
+  std::vector<index_t> figures;
+};
 
 }  // namespace spectx::test
