@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// attend, score and coverage on a GPU at the shape of Llama-3.1-8B (32 query heads, 8 KV heads,
+// head dim 128, bf16), and a device copy to hold them against. Bytes are K and V, or K, read once.
+#include <random>
+
+#include "support/batches.hpp"
+#include "support/device_timer.hpp"
+#include "support/random.hpp"
+
+namespace {
+
+using namespace spectx;
+using bench::Gpu;
+
+constexpr index_t kQueryHeads = 32, kKVHeads = 8, kDim = 128, kPageRows = 64;
+
+/// Rows of `requests` requests in pages that lie at random; every byte is a small number.
+struct Rows {
+  Rows(index_t requests, index_t rows, index_t row_bytes)
+      : columns((rows + kPageRows - 1) / kPageRows),
+        arena(Gpu::get().backend->memories().device,
+              requests * columns * kPageRows * kKVHeads * row_bytes),
+        table(*Gpu::get().backend, addresses(requests * columns, row_bytes)) {
+    Gpu::get().backend->fill(arena.data(), 0x3c, arena.bytes(), Gpu::get().stream);
+    view.table = table.data();
+    view.table_stride = columns;
+    view.page_rows = kPageRows;
+    view.row_stride = row_bytes;
+    view.head_stride = kPageRows * row_bytes;
+    view.v_offset = row_bytes / 2;
+    view.dtype = DType::bf16;
+    view.kv_heads = kKVHeads;
+    view.k_dim = view.v_dim = kDim;
+  }
+  std::vector<std::byte*> addresses(index_t pages, index_t row_bytes) const {
+    std::vector<std::byte*> all;
+    for (index_t p = 0; p < pages; ++p) {
+      all.push_back(arena.data() + p * kPageRows * kKVHeads * row_bytes);
+    }
+    std::shuffle(all.begin(), all.end(), std::mt19937(1));
+    return all;
+  }
+
+  index_t columns;
+  Buffer arena;
+  test::DeviceArray<std::byte*> table;
+  KVView view;
+};
+
+std::vector<ScheduledItem> decode_items(index_t requests, index_t length) {
+  std::vector<ScheduledItem> items;
+  for (std::int32_t r = 0; r < requests; ++r) {
+    items.push_back({.request = {r}, .first = length - 1, .rows = 1, .selects = true});
+  }
+  return items;
+}
+
+test::DeviceMatrix queries(index_t rows) {
+  return {*Gpu::get().backend, DType::bf16, rows, kQueryHeads * kDim,
+          test::Random(1).normal(rows * kQueryHeads * kDim)};
+}
+
+void run_attend(benchmark::State& state, const Rows& rows, const KVView& view, index_t length,
+                index_t ranks) {
+  Gpu& gpu = Gpu::get();
+  const index_t requests = state.range(0);
+  const test::BatchData batch(*gpu.backend, decode_items(requests, length));
+  const test::DeviceMatrix q = queries(requests);
+  const test::DeviceMatrix out(*gpu.backend, DType::bf16, requests, kQueryHeads * kDim);
+  bench::time_on_device(state, requests * ranks * kKVHeads * rows.view.row_stride, [&](int) {
+    gpu.backend->attend({.q = q.heads(kQueryHeads),
+                         .kv = view,
+                         .batch = batch.get(),
+                         .out = out.heads(kQueryHeads)},
+                        gpu.stream);
+  });
+}
+
+void attend_all(benchmark::State& state) {
+  const Rows rows(state.range(0), state.range(1), 2 * kDim * 2);
+  run_attend(state, rows, rows.view, state.range(1), state.range(1));
+}
+
+/// 2,048 chosen rows of a long request, in slots at random.
+void attend_slots(benchmark::State& state) {
+  Gpu& gpu = Gpu::get();
+  const index_t requests = state.range(0);
+  const index_t budget = state.range(1);
+  const index_t length = 32'768;
+  const Rows rows(requests, 2 * budget, 2 * kDim * 2);
+  std::vector<std::int32_t> ids, slots;
+  test::Random random(2);
+  for (index_t entry = 0; entry < requests * kKVHeads; ++entry) {
+    const auto own = random.ascending(budget - 1, length - 1);
+    ids.insert(ids.end(), own.begin(), own.end());
+    ids.push_back(static_cast<std::int32_t>(length - 1));
+    const auto places = random.permutation(2 * budget);
+    slots.insert(slots.end(), places.begin(), places.begin() + budget);
+  }
+  const test::DeviceArray<std::int32_t> device_ids(*gpu.backend, ids);
+  const test::DeviceArray<std::int32_t> device_slots(*gpu.backend, slots);
+  const test::DeviceArray<std::int32_t> counts(
+      *gpu.backend, std::vector<std::int32_t>(static_cast<std::size_t>(requests * kKVHeads),
+                                              static_cast<std::int32_t>(budget)));
+  const test::DeviceArray<std::int32_t> resident(
+      *gpu.backend, std::vector<std::int32_t>(static_cast<std::size_t>(requests), 0));
+  KVView view = rows.view;
+  view.counts = counts.data();
+  view.ids = device_ids.data();
+  view.slot_of_rank = device_slots.data();
+  view.max_budget = budget;
+  view.resident_groups = resident.data();
+  run_attend(state, rows, view, length, budget);
+}
+
+void score(benchmark::State& state) {
+  Gpu& gpu = Gpu::get();
+  const index_t requests = state.range(0);
+  const index_t length = state.range(1);
+  const Rows rows(requests, length, kDim * 2);
+  KVView keys = rows.view;
+  keys.v_offset = keys.v_dim = 0;
+  const test::BatchData batch(*gpu.backend, decode_items(requests, length));
+  const test::DeviceMatrix q = queries(requests);
+  const test::DeviceMatrix log_sum(*gpu.backend, DType::f32, requests, kQueryHeads);
+  Buffer scores(gpu.backend->memories().device, requests * kKVHeads * length * 4);
+  const TensorView view = split_heads(
+      matrix_view(scores.data(), DType::f32, requests, kKVHeads * length), kKVHeads, length);
+  bench::time_on_device(state, requests * length * kKVHeads * kDim * 2, [&](int) {
+    gpu.backend->score({.q = q.heads(kQueryHeads),
+                        .keys = keys,
+                        .batch = batch.get(),
+                        .scale = 0.1F,
+                        .log_sum = log_sum.view(),
+                        .scores = view},
+                       gpu.stream);
+  });
+}
+
+void device_copy(benchmark::State& state) {
+  Gpu& gpu = Gpu::get();
+  const index_t bytes = index_t{2} << 30;
+  Buffer a(gpu.backend->memories().device, bytes);
+  Buffer b(gpu.backend->memories().device, bytes);
+  bench::time_on_device(state, 2 * bytes,
+                        [&](int) { gpu.backend->copy(b.data(), a.data(), bytes, gpu.stream); });
+}
+
+BENCHMARK(device_copy)->Name("device_copy/cuda")->UseManualTime();
+BENCHMARK(attend_all)
+    ->Name("attend_all/cuda/bf16")
+    ->ArgNames({"requests", "tokens"})
+    ->Args({1, 2048})
+    ->Args({1, 34'816})
+    ->Args({13, 34'816})
+    ->Args({26, 18'432})
+    ->Args({32, 2048})
+    ->UseManualTime();
+BENCHMARK(attend_slots)
+    ->Name("attend_slots/cuda/bf16")
+    ->ArgNames({"requests", "budget"})
+    ->Args({1, 2048})
+    ->Args({8, 2048})
+    ->Args({32, 2048})
+    ->Args({64, 2048})
+    ->UseManualTime();
+BENCHMARK(score)
+    ->Name("score/cuda/bf16")
+    ->ArgNames({"requests", "tokens"})
+    ->Args({1, 34'816})
+    ->Args({1, 131'072})
+    ->Args({16, 34'816})
+    ->UseManualTime();
+
+}  // namespace
+
+BENCHMARK_MAIN();
