@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "spectx/retrieval_head.hpp"
+
+#include "catch.hpp"
+#include "support/backends.hpp"
+#include "support/head_loop.hpp"
+
+using namespace spectx;
+using namespace spectx::test;
+
+namespace {
+
+std::vector<HeadSetup> setups() {
+  return {
+      {.name = "GQA, three features"},
+      {.name = "mean", .config = {.reduce = GroupReduce::mean, .head_of_kv_head = {}}},
+      {.name = "MHA", .kv_heads = 4, .head = {4, 4, 8}, .feature_layers = {1}},
+      {.name = "MQA", .kv_heads = 1, .head = {4, 1, 16}, .feature_layers = {3}},
+      {.name = "one KV head for four", .kv_heads = 4, .head = {6, 1, 10}},
+      {.name = "two KV heads for four", .kv_heads = 4, .head = {4, 2, 16}},
+      {.name = "four KV heads for one", .kv_heads = 1, .head = {4, 4, 8}},
+      {.name = "heads crossed over", .config = {.head_of_kv_head = {1, 0}}},
+      {.name = "a layer tapped twice", .feature_layers = {2, 2}},
+      {.name = "llama3 positions",
+       .rope = {.scaling = RopeScaling::llama3, .factor = 4, .original_length = 32}},
+      {.name = "yarn positions",
+       .rope = {.scaling = RopeScaling::yarn, .factor = 4, .original_length = 32}},
+      {.name = "f16 weights", .weights = DType::f16},
+      {.name = "bf16 weights", .weights = DType::bf16},
+  };
+}
+
+}  // namespace
+
+TEST_CASE("what a head selects, and its coverage, follow from its definition") {
+  const HeadSetup setup = GENERATE(from_range(setups()));
+  const unsigned seed = GENERATE(1U, 2U);
+  CAPTURE(setup.name, seed);
+  const auto backend = make_backend({.threads = 2});
+  HeadLoop loop(*backend, setup, seed);
+  const RequestId a = loop.open();
+  const RequestId b = loop.open();
+  loop.step({loop.item(a, 70, true), loop.item(b, 3, true)});
+  loop.step({loop.item(a, 41, true)});
+  for (int n = 0; n < 30; ++n) {
+    CAPTURE(n);
+    // Decode, beside a prompt, drafts of which one is taken back, and what needs no selection yet.
+    loop.step({loop.item(b, n % 3 == 0 ? 9 : 1, n % 3 == 0), loop.item(a, n % 4 == 3 ? 4 : 1)},
+              /*is_selected_twice=*/n % 5 == 2);
+    if (n % 4 == 3) loop.rewind(a, loop.pool.length(a) - 1);
+    for (const std::string& what : loop.wrong) FAIL_CHECK(what);
+    REQUIRE(loop.wrong.empty());
+  }
+  REQUIRE(loop.exact + loop.near >= 40 * setup.kv_heads);
+  REQUIRE(loop.near * 20 < loop.exact);
+  REQUIRE(loop.wrong_keys(a) == 0);
+  REQUIRE(loop.wrong_keys(b) == 0);
+  REQUIRE_FALSE(loop.head.saw_nan());
+}
+
+TEST_CASE("keys are the same however the rows came") {
+  const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16);
+  const index_t chunk = GENERATE(1, 2, 7, 8, 64, 65, 128);
+  CAPTURE(dtype_name(dtype), chunk);
+  const auto backend = make_backend();
+  HeadLoop loop(*backend, {.dtype = dtype}, 5);
+  const RequestId id = loop.open();
+  while (loop.pool.length(id) < 150) {
+    loop.step({loop.item(id, std::min(chunk, 150 - loop.pool.length(id)), true)});
+  }
+  REQUIRE(loop.wrong_keys(id) == 0);
+  for (int n = 0; n < 20; ++n) {
+    loop.step({loop.item(id, 5)});
+    loop.rewind(id, loop.pool.length(id) - n % 5);
+  }
+  REQUIRE(loop.wrong_keys(id) == 0);
+}
+
+TEST_CASE("a head follows a rewind as far as features are kept") {
+  const auto backend = make_backend();
+  HeadLoop loop(*backend, {}, 7);
+  const RequestId id = loop.open();
+  loop.step({loop.item(id, 128, true)});
+  loop.step({loop.item(id, 72, true)});  // 200 rows: features of 136 .. 199 are kept
+  SECTION("within them") {
+    const index_t length = GENERATE(199, 170, 137);
+    CAPTURE(length);
+    loop.rewind(id, length);
+    for (int n = 0; n < 80; ++n) loop.step({loop.item(id, 1)});
+  }
+  SECTION("in small steps") {
+    for (int n = 0; n < 60; ++n) {
+      loop.step({loop.item(id, 3)});
+      loop.rewind(id, loop.pool.length(id) - 4);
+    }
+    REQUIRE(loop.pool.length(id) == 140);
+  }
+  SECTION("beyond, once the last token was read again") {
+    const index_t length = GENERATE(136, 129, 97, 60);
+    CAPTURE(length);
+    loop.rewind(id, length);
+    const std::array<std::int32_t, 1> token = {3};
+    const Batch& batch = loop.pool.schedule(std::array{BatchItem{id, token}}, loop.stream);
+    REQUIRE_THROWS_AS(loop.head.select(batch, loop.stream), InvalidArgument);
+    const std::array<std::int32_t, 1> last = {loop.references.at(id.value).token(length - 1)};
+    loop.rewind(id, length - 1);
+    loop.step({{id, last, true}});
+    for (int n = 0; n < 80; ++n) loop.step({loop.item(id, 1)});
+  }
+  REQUIRE(loop.wrong == std::vector<std::string>{});
+  REQUIRE(loop.wrong_keys(id) == 0);
+}
+
+TEST_CASE("a request that takes over an id starts anew") {
+  const auto backend = make_backend();
+  HeadLoop loop(*backend, {}, 9);
+  const RequestId first = loop.open();
+  loop.step({loop.item(first, 90, true)});
+  loop.step({loop.item(first, 1)});
+  loop.pool.close(first, loop.stream);
+  const RequestId second = loop.open();
+  REQUIRE(second == first);
+  for (int n = 0; n < 60; ++n) loop.step({loop.item(second, 1)});
+  REQUIRE(loop.wrong == std::vector<std::string>{});
+  REQUIRE(loop.wrong_keys(second) == 0);
+
+  // And one that starts again from its first row.
+  loop.rewind(second, 0);
+  loop.step({loop.item(second, 50, true)});
+  loop.step({loop.item(second, 1)});
+  REQUIRE(loop.wrong == std::vector<std::string>{});
+  REQUIRE(loop.wrong_keys(second) == 0);
+}

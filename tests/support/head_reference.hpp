@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "approximate.hpp"
+#include "spectx/retrieval_head.hpp"
+
+namespace spectx::test {
+
+/// The numbers of a retrieval head, as its device memory holds them.
+struct HeadNumbers {
+  HeadShape shape;
+  index_t hidden = 0;
+  std::vector<float> fc, input_norm, hidden_norm, q_proj, k_proj, embeddings;
+  Rope rope;
+  float norm_eps = 1e-5F;
+};
+
+/// One request of a retrieval head, from its definition alone: the entry of row p is
+/// [RMSNorm(embedding of token p), RMSNorm(fc features of row p - 1)], rotated to position p - 1.
+class HeadReference {
+ public:
+  HeadReference(const HeadNumbers& numbers, GroupReduce reduce, std::vector<std::int32_t> map)
+      : n_(&numbers),
+        reduce_(reduce),
+        map_(std::move(map)),
+        rope_(rope_frequencies(numbers.rope, numbers.shape.k_dim)) {}
+
+  index_t length() const { return static_cast<index_t>(tokens_.size()); }
+  /// The next row: its token, and the target's hidden states that entered the tapped layers.
+  void push(std::int32_t token, const std::vector<float>& features) {
+    tokens_.push_back(token);
+    const Approximate x{{features.begin(), features.end()},
+                        std::vector<double>(features.size(), 0.0)};
+    features_.push_back(project(n_->fc, x));
+    keys_.push_back(length() == 1 ? Approximate{}
+                                  : project_entry(n_->k_proj, token, length() - 2, length() - 2));
+  }
+  void rewind(index_t length) {
+    tokens_.resize(at(length));
+    features_.resize(at(length));
+    keys_.resize(at(length));
+  }
+  std::int32_t token(index_t p) const { return tokens_[at(p)]; }
+  /// [kv_heads * k_dim] of row p > 0
+  const Approximate& key(index_t p) const { return keys_[at(p)]; }
+
+  /// What `tokens`, the rows of one item at length(), choose among rows 1 .. length(): log weights
+  /// per KV head, reduced; and the softmax weight of every lead and query head on every row.
+  void score(const std::vector<std::int32_t>& tokens) {
+    const index_t group = n_->shape.query_heads / n_->shape.kv_heads;
+    scores_.assign(at(n_->shape.kv_heads), {});
+    weights_.assign(at(n_->shape.kv_heads), {});
+    keys_.push_back(project_entry(n_->k_proj, tokens[0], length() - 1, length() - 1));
+    for (std::size_t lead = 0; lead < tokens.size(); ++lead) {
+      const index_t position = length() - 1 + static_cast<index_t>(lead);
+      const Approximate q = project_entry(n_->q_proj, tokens[lead], length() - 1, position);
+      for (index_t h = 0; h < n_->shape.kv_heads; ++h) {
+        std::vector<Approximate> logs;
+        for (index_t g = 0; g < group; ++g) logs.push_back(log_weights(q, h * group + g, h));
+        raise(scores_[at(h)], reduced(logs), lead == 0);
+        weights_[at(h)].insert(weights_[at(h)].end(), logs.begin(), logs.end());
+      }
+    }
+    keys_.pop_back();
+  }
+
+  enum class Match { exact, near, wrong };
+  /// Whether `ids` are what the rule chooses for a KV head of the target, `rows` rows being new;
+  /// near: but for rows whose scores are too close to the last chosen one's to tell.
+  Match match(const std::vector<std::int32_t>& ids, index_t target_head, index_t rows,
+              const SelectionConfig& rule) const {
+    const Approximate& s = scores_[at(map_[at(target_head)])];
+    const index_t total = length() + rows;
+    const index_t end = total - rule.recent_window;
+    std::vector<std::int32_t> order, expected;
+    for (index_t id = rule.sinks; id < end; ++id) order.push_back(static_cast<std::int32_t>(id));
+    std::stable_sort(order.begin(), order.end(),
+                     [&](auto a, auto b) { return s.value[at(a)] > s.value[at(b)]; });
+    const std::size_t middle = at(rule.budget - rule.sinks - rule.recent_window);
+    const double cut = s.value[at(order[middle - 1])];
+    const double cut_error = s.error[at(order[middle - 1])];
+    order.resize(middle);
+    for (index_t id = 0; id < rule.sinks; ++id) expected.push_back(static_cast<std::int32_t>(id));
+    std::sort(order.begin(), order.end());
+    expected.insert(expected.end(), order.begin(), order.end());
+    for (index_t id = end; id < total; ++id) expected.push_back(static_cast<std::int32_t>(id));
+    if (ids == expected) return Match::exact;
+    if (ids.size() != expected.size() || !std::is_sorted(ids.begin(), ids.end())) {
+      return Match::wrong;
+    }
+    std::vector<std::int32_t> differing;
+    std::set_symmetric_difference(ids.begin(), ids.end(), expected.begin(), expected.end(),
+                                  std::back_inserter(differing));
+    for (const std::int32_t id : differing) {
+      if (id < rule.sinks || id >= end) return Match::wrong;
+      if (std::abs(s.value[at(id)] - cut) > s.error[at(id)] + cut_error) return Match::wrong;
+    }
+    return Match::near;
+  }
+  /// Softmax mass of `ids`: least and mean over the leads' query heads that a head serves.
+  std::pair<Bound, Bound> coverage(const std::vector<std::int32_t>& ids,
+                                   index_t target_head) const {
+    const auto& heads = weights_[at(map_[at(target_head)])];
+    Bound least{1, 0};
+    Bound mean{0, 0};
+    for (const Approximate& logs : heads) {
+      Bound mass{0, 0};
+      for (const std::int32_t id : ids) {
+        if (id < 1 || id > length()) continue;
+        const double weight = std::exp(logs.value[at(id)]);
+        mass.expected += weight;
+        mass.allowed += weight * (std::expm1(logs.error[at(id)]) + kSumSlack * kEpsilon);
+      }
+      if (mass.expected < least.expected) least.expected = mass.expected;
+      least.allowed = std::max(least.allowed, mass.allowed);
+      mean.expected += mass.expected / static_cast<double>(heads.size());
+      mean.allowed += mass.allowed / static_cast<double>(heads.size());
+    }
+    return {least, mean};
+  }
+
+ private:
+  /// w entry(token, feature of row `before`), rotated to `position`
+  Approximate project_entry(const std::vector<float>& w, std::int32_t token, index_t before,
+                            index_t position) const {
+    Approximate embedding, entry;
+    for (index_t i = 0; i < n_->hidden; ++i) {
+      embedding.add(static_cast<double>(n_->embeddings[at(token * n_->hidden + i)]), 0);
+    }
+    normalise(embedding, n_->input_norm, n_->norm_eps, entry);
+    normalise(features_[at(before)], n_->hidden_norm, n_->norm_eps, entry);
+    Approximate out = project(w, entry);
+    rotate(rope_, static_cast<double>(position), n_->shape.k_dim, out);
+    return out;
+  }
+
+  /// Over rows 1 .. length(), by row; row 0: -infinity.
+  Approximate log_weights(const Approximate& q, index_t query_head, index_t head) const {
+    const index_t dim = n_->shape.k_dim;
+    const double scale = 1 / std::sqrt(static_cast<double>(dim));
+    Approximate out;
+    out.add(-std::numeric_limits<double>::infinity(), 0);
+    double sum = 0;
+    double worst = 0;
+    for (index_t p = 1; p <= length(); ++p) {
+      const double* const k = keys_[at(p)].value.data() + head * dim;
+      const double* const k_error = keys_[at(p)].error.data() + head * dim;
+      const Dot s = dot(q.value.data() + query_head * dim, k, dim);
+      const double error = dot(q.value.data() + query_head * dim, k_error, dim).magnitude +
+                           dot(q.error.data() + query_head * dim, k, dim).magnitude +
+                           kSumSlack * kEpsilon * s.magnitude;
+      out.add(s.value * scale, error * scale);
+      sum += std::exp(s.value * scale);
+      worst = std::max(worst, error * scale);
+    }
+    for (std::size_t p = 1; p < out.value.size(); ++p) {
+      out.value[p] -= std::log(sum);
+      out.error[p] += worst + kSumSlack * kEpsilon * (1 + std::abs(out.value[p]));
+    }
+    return out;
+  }
+  /// Over the query heads of a group: max, or the log of the mean weight.
+  Approximate reduced(const std::vector<Approximate>& logs) const {
+    Approximate out = logs[0];
+    for (std::size_t p = 1; p < out.value.size(); ++p) {
+      double weight = 0;
+      for (const Approximate& l : logs) {
+        out.value[p] = std::max(out.value[p], l.value[p]);
+        out.error[p] = std::max(out.error[p], l.error[p]);
+        weight += std::exp(l.value[p]) / static_cast<double>(logs.size());
+      }
+      if (reduce_ == GroupReduce::mean) out.value[p] = std::log(weight);
+    }
+    return out;
+  }
+  static void raise(Approximate& to, const Approximate& from, bool is_first) {
+    if (is_first) to = from;
+    for (std::size_t p = 0; p < to.value.size(); ++p) {
+      to.value[p] = std::max(to.value[p], from.value[p]);
+      to.error[p] = std::max(to.error[p], from.error[p]);
+    }
+  }
+
+  const HeadNumbers* n_;
+  GroupReduce reduce_;
+  std::vector<std::int32_t> map_;  // [target kv_heads]
+  RopeFrequencies rope_;
+  std::vector<std::int32_t> tokens_;
+  std::vector<Approximate> features_, keys_;  // [rows]
+  std::vector<Approximate> scores_;           // [kv_heads] of the last score()
+  std::vector<std::vector<Approximate>> weights_;
+};
+
+}  // namespace spectx::test
