@@ -9,9 +9,10 @@
 // tile by tile, splits are combined in ascending order, so that a result depends on the rows that
 // it sees and on nothing else.
 #include <cmath>
+#include <limits>
 
+#include "attend.hpp"
 #include "device/dot_rows.cuh"
-#include "kernels.hpp"
 #include "kv_rows.cuh"
 
 namespace spectx::cu {
@@ -23,12 +24,14 @@ constexpr int kTileRanks = kBlockThreads;  // a thread finds one address each
 constexpr int kMostSplits = 64;
 constexpr index_t kMostPartialBytes = index_t{64} << 20;  // of a launch: it takes as many rows
 constexpr int kCombineThreads = 128;
+constexpr index_t kFewRows = 8;  // of an item: more go to the tensor cores where they can
 
 struct Params {
   Queries q;
   KVView kv;
   BatchView batch;
   index_t first_row;  // of the launch
+  index_t most_rows;  // of an item; another kernel has those with more
   index_t query_heads, group;
   float scale;
   float* partials;  // [rows of the launch, query_heads, splits] of {largest, weight}, then of V
@@ -48,6 +51,10 @@ struct Splits {
   }
 };
 
+/// Whether the item of a row is left to another kernel.
+__device__ inline bool is_left_out(const Params& p, index_t item) {
+  return p.batch.row_begin[item + 1] - p.batch.row_begin[item] > p.most_rows;
+}
 __device__ inline index_t partial_index(const Params& p, index_t row, index_t query_head,
                                         index_t split) {
   return (row * p.query_heads + query_head) * p.most_splits + split;
@@ -92,6 +99,7 @@ __global__ void __launch_bounds__(kBlockThreads) attend_kernel(const __grid_cons
   const index_t batch_row = p.first_row + row;
   const index_t head = blockIdx.y;
   const index_t item = p.batch.item[batch_row];
+  if (is_left_out(p, item)) return;
   const KVRows kv(p.kv, item, p.batch.request[item], head);
   const std::int32_t visible = kv.visible(p.batch.position[batch_row]);
   const Splits splits(visible);
@@ -172,6 +180,7 @@ __global__ void __launch_bounds__(kCombineThreads)
   const index_t batch_row = p.first_row + row;
   const index_t query_head = blockIdx.x;
   const index_t item = p.batch.item[batch_row];
+  if (is_left_out(p, item)) return;
   const KVRows kv(p.kv, item, p.batch.request[item], query_head / p.group);
   const Splits splits(kv.visible(p.batch.position[batch_row]));
   const index_t first = partial_index(p, row, query_head, 0);
@@ -241,6 +250,10 @@ void launch_attend(const AttendArgs& a, const Launch& on) {
   if (a.kv.k_dim > device::kMostDim || a.kv.v_dim > device::kMostDim) {
     throw Unsupported("attend: heads of more than 256 dims");
   }
+  const bool has_many = a.batch->max_rows_per_item > kFewRows && has_many_rows_kernel(a);
+  if (has_many) launch_attend_many_rows(a, kFewRows, on);
+  const auto is_few = [](const ScheduledItem& item) { return item.rows <= kFewRows; };
+  if (has_many && std::none_of(a.batch->items.begin(), a.batch->items.end(), is_few)) return;
   const index_t query_heads = a.q.shape[1];
   cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(on.stream, &capture));
@@ -257,6 +270,7 @@ void launch_attend(const AttendArgs& a, const Launch& on) {
            a.kv,
            view_of(*a.batch),
            0,
+           has_many ? kFewRows : std::numeric_limits<index_t>::max(),
            query_heads,
            query_heads / a.kv.kv_heads,
            a.scale != 0 ? a.scale : 1 / std::sqrt(static_cast<float>(a.kv.k_dim)),

@@ -18,15 +18,20 @@ struct AttendItem {
 /// Queries, keys and values that depend on request, head and token alone, laid out as a test asks.
 class AttendCase {
  public:
-  AttendCase(HeadsShape heads, DType dtype, index_t requests, index_t tokens, std::uint32_t seed)
-      : heads_(heads), dtype_(dtype), requests_(requests), tokens_(tokens) {
+  AttendCase(HeadsShape heads, DType dtype, index_t requests, index_t tokens, std::uint32_t seed,
+             DType activations = DType::f32)
+      : heads_(heads),
+        dtype_(dtype),
+        activations_(activations),
+        requests_(requests),
+        tokens_(tokens) {
     Random random(seed);
     for (index_t i = 0; i < requests * heads.kv_heads * tokens; ++i) {
-      keys_.push_back(rounded(random.normal(heads.k_dim)));
-      values_.push_back(rounded(random.normal(heads.v_dim)));
+      keys_.push_back(rounded(random.normal(heads.k_dim), dtype));
+      values_.push_back(rounded(random.normal(heads.v_dim), dtype));
     }
     for (index_t i = 0; i < requests * tokens * heads.query_heads; ++i) {
-      queries_.push_back(random.normal(heads.k_dim));
+      queries_.push_back(rounded(random.normal(heads.k_dim), activations));
     }
   }
 
@@ -61,8 +66,8 @@ class AttendCase {
 
     const index_t rows = batch.get()->num_rows;
     const index_t width = heads_.query_heads * heads_.k_dim;
-    const DeviceMatrix q(backend, DType::f32, rows, width, queries_of(items), Padding{3, 1});
-    const DeviceMatrix out(backend, DType::f32, rows, heads_.query_heads * heads_.v_dim,
+    const DeviceMatrix q(backend, activations_, rows, width, queries_of(items), Padding{3, 1});
+    const DeviceMatrix out(backend, activations_, rows, heads_.query_heads * heads_.v_dim,
                            Padding{5, 0});
     run_on(backend, [&](StreamView stream) {
       backend.attend({.q = q.heads(heads_.query_heads),
@@ -111,8 +116,8 @@ class AttendCase {
     Random random;
   };
 
-  std::vector<float> rounded(std::vector<float> values) const {
-    dispatch_dtype(dtype_, [&]<class T>() {
+  static std::vector<float> rounded(std::vector<float> values, DType dtype) {
+    dispatch_dtype(dtype, [&]<class T>() {
       for (float& value : values) value = to_float(from_float<T>(value));
     });
     return values;
@@ -167,7 +172,7 @@ class AttendCase {
   }
 
   HeadsShape heads_;
-  DType dtype_;
+  DType dtype_, activations_;
   index_t requests_, tokens_;
   std::vector<std::vector<float>> keys_, values_, queries_;
 };

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every selected id gets a slot: the i-th missing one the i-th of (free slots ascending, then the
 // oldest by last_used, ties to the lower slot).
-// Reads ids and slots of an item and head a few times, from the cache: latency bound. Forgetting
-// reads the slots once.
+// Reads ids and slots of an item and head a few times, from the cache: latency bound.
 #include "device/block.cuh"
 #include "kernels.hpp"
-#include "views.cuh"
+#include "slot_map.cuh"
 
 namespace spectx::cu {
 namespace {
 
-constexpr int kBlockThreads = 1024;  // one block a KV head: its steps wait for one another
 constexpr int kDigitBits = 8;
 constexpr int kDigits = 1 << kDigitBits;
 constexpr index_t kMostBudget = 8192;  // whose victims fit in the shared memory of every device
@@ -23,28 +21,6 @@ struct Params {
   StepLists lists;
   std::int32_t sort_capacity;  // a power of two: of the keys in shared memory
   std::uint32_t* arrived;
-};
-
-/// The slot map of one KV head of one request.
-struct SlotMap {
-  std::int32_t *slot_of_token, *token_of_slot, *last_used;
-  std::int32_t slots;
-
-  __device__ SlotMap(const KVPoolView& pool, index_t request, index_t head)
-      : slot_of_token(pool.slot_of_token + (request * pool.kv_heads + head) * pool.max_length),
-        token_of_slot(pool.token_of_slot + (request * pool.kv_heads + head) * pool.slots),
-        last_used(pool.last_used + (request * pool.kv_heads + head) * pool.slots),
-        slots(static_cast<std::int32_t>(pool.slots)) {}
-
-  /// Forgets the slots of tokens >= first.
-  __device__ void forget_from(std::int32_t first) const {
-    for (std::int32_t s = static_cast<std::int32_t>(threadIdx.x); s < slots; s += kBlockThreads) {
-      const std::int32_t token = token_of_slot[s];
-      if (token < 0 || token < first) continue;
-      slot_of_token[token] = -1;
-      token_of_slot[s] = -1;
-    }
-  }
 };
 
 struct Shared {
@@ -73,7 +49,7 @@ struct Task {
 __device__ std::int32_t find_missing(const Task& t, Shared& shared, std::int32_t& hits) {
   std::int32_t missing = 0;
   hits = 0;
-  for (std::int32_t base = 0; base < t.count; base += kBlockThreads) {
+  for (std::int32_t base = 0; base < t.count; base += kSlotThreads) {
     const std::int32_t rank = base + static_cast<std::int32_t>(threadIdx.x);
     const bool is_there = rank < t.count;
     const std::int32_t id = is_there ? t.ids[rank] : 0;
@@ -81,7 +57,7 @@ __device__ std::int32_t find_missing(const Task& t, Shared& shared, std::int32_t
     const bool is_missing = is_there && slot < 0;
     const bool is_hit = is_there && slot >= 0 && id < t.first;
     if (is_there && slot >= 0) t.map.last_used[slot] = t.step;
-    constexpr int kHitShift = 16;  // both sums are at most kBlockThreads
+    constexpr int kHitShift = 16;  // both sums are at most kSlotThreads
     std::uint32_t total = 0;
     const std::uint32_t before = device::block_exclusive_sum(
         (is_missing ? 1U : 0U) | (is_hit ? 1U << kHitShift : 0U), shared.scan, total);
@@ -97,7 +73,7 @@ __device__ std::int32_t find_missing(const Task& t, Shared& shared, std::int32_t
 __device__ std::int32_t find_free(const SlotMap& map, std::int32_t wanted, std::int32_t* free,
                                   Shared& shared) {
   std::int32_t found = 0;
-  for (std::int32_t base = 0; base < map.slots && found < wanted; base += kBlockThreads) {
+  for (std::int32_t base = 0; base < map.slots && found < wanted; base += kSlotThreads) {
     const std::int32_t slot = base + static_cast<std::int32_t>(threadIdx.x);
     const bool is_free = slot < map.slots && map.token_of_slot[slot] < 0;
     std::uint32_t total = 0;
@@ -117,7 +93,7 @@ __device__ std::uint32_t select_age(const Task& t, std::uint32_t wanted, std::ui
   if (thread == 0) shared.longest = 0;
   __syncthreads();
   std::uint32_t longest = 0;
-  for (std::int32_t s = thread; s < t.map.slots; s += kBlockThreads) {
+  for (std::int32_t s = thread; s < t.map.slots; s += kSlotThreads) {
     longest = max(longest, t.age(s));
   }
   atomicMax(&shared.longest, __reduce_max_sync(device::kAllLanes, longest));
@@ -133,7 +109,7 @@ __device__ std::uint32_t select_age(const Task& t, std::uint32_t wanted, std::ui
     if (thread < kDigits) shared.histogram[thread] = 0;
     if (thread == 0) shared.digit = shared.wanted = 0;
     __syncthreads();
-    for (std::int32_t s = thread; s < t.map.slots; s += kBlockThreads) {
+    for (std::int32_t s = thread; s < t.map.slots; s += kSlotThreads) {
       const std::uint32_t age = t.age(s);
       if ((age & mask) == prefix) atomicAdd(&shared.histogram[(age >> shift) & (kDigits - 1)], 1U);
     }
@@ -165,7 +141,7 @@ __device__ std::int32_t find_oldest(const Task& t, std::int32_t wanted, std::uin
   std::uint32_t older = 0;
   std::uint32_t equal = 0;
   constexpr int kEqualShift = 16;
-  for (std::int32_t base = 0; base < t.map.slots; base += kBlockThreads) {
+  for (std::int32_t base = 0; base < t.map.slots; base += kSlotThreads) {
     const std::int32_t slot = base + thread;
     const std::uint32_t age = slot < t.map.slots ? t.age(slot) : 0;
     const bool is_older = age > threshold;
@@ -185,11 +161,11 @@ __device__ std::int32_t find_oldest(const Task& t, std::int32_t wanted, std::uin
   const std::int32_t found = static_cast<std::int32_t>(older + min(equal, ties));
   std::int32_t size = 1;
   while (size < found) size *= 2;
-  for (std::int32_t i = found + thread; i < size; i += kBlockThreads) keys[i] = ~std::uint64_t{0};
+  for (std::int32_t i = found + thread; i < size; i += kSlotThreads) keys[i] = ~std::uint64_t{0};
   __syncthreads();
   for (std::int32_t run = 2; run <= size; run *= 2) {  // a bitonic sort
     for (std::int32_t step = run / 2; step > 0; step /= 2) {
-      for (std::int32_t i = thread; i < size / 2; i += kBlockThreads) {
+      for (std::int32_t i = thread; i < size / 2; i += kSlotThreads) {
         const std::int32_t low = 2 * i - (i & (step - 1));
         const std::uint64_t a = keys[low];
         const std::uint64_t b = keys[low + step];
@@ -214,7 +190,7 @@ __device__ std::int32_t update_head(const Task& t, std::uint64_t* keys, std::int
   if (found < missing) found += find_oldest(t, missing - num_free, keys, shared);
   __syncthreads();
   std::int32_t misses = 0;
-  for (std::int32_t base = 0; base < t.count; base += kBlockThreads) {
+  for (std::int32_t base = 0; base < t.count; base += kSlotThreads) {
     const std::int32_t rank = base + static_cast<std::int32_t>(threadIdx.x);
     const std::int32_t index = rank < t.count ? -1 - t.slot_of_rank[rank] : -1;
     const bool is_missing = index >= 0;
@@ -240,7 +216,7 @@ __device__ std::int32_t update_head(const Task& t, std::uint64_t* keys, std::int
 }
 
 // One block an item and KV head; the last to end ticks the clock.
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kSlotThreads)
     update_slots_kernel(const __grid_constant__ Params p) {
   extern __shared__ std::uint64_t keys[];  // [sort_capacity], then free slots [max_budget]
   __shared__ Shared shared;
@@ -284,13 +260,6 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-// One block a KV head.
-__global__ void __launch_bounds__(kBlockThreads)
-    forget_slots_kernel(const __grid_constant__ KVPoolView pool, std::int32_t request,
-                        std::int32_t first) {
-  SlotMap(pool, request, blockIdx.x).forget_from(first);
-}
-
 }  // namespace
 
 void launch_update_slots(const UpdateSlotsArgs& a, const Launch& on) {
@@ -313,13 +282,7 @@ void launch_update_slots(const UpdateSlotsArgs& a, const Launch& on) {
   check(cudaFuncSetAttribute(update_slots_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(shared_bytes)));
   const index_t blocks = std::max<index_t>(items * a.pool.kv_heads, 1);  // the clock always ticks
-  update_slots_kernel<<<grid_of(blocks), kBlockThreads, shared_bytes, on.stream>>>(p);
-  check(cudaGetLastError());
-}
-
-void launch_forget_slots(const ForgetSlotsArgs& a, const Launch& on) {
-  forget_slots_kernel<<<grid_of(a.pool.kv_heads), kBlockThreads, 0, on.stream>>>(
-      a.pool, a.request.value, static_cast<std::int32_t>(a.first));
+  update_slots_kernel<<<grid_of(blocks), kSlotThreads, shared_bytes, on.stream>>>(p);
   check(cudaGetLastError());
 }
 

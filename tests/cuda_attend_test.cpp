@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// attend with activations of half size: on tensor cores where an item has many rows.
+#include "catch.hpp"
+#include "spectx/cuda/backend.hpp"
+#include "support/attend_case.hpp"
+#include "support/backends.hpp"
+
+using namespace spectx;
+using namespace spectx::test;
+
+namespace {
+
+constexpr index_t kTokens = 500;
+
+/// Null without a device, which is a failure if SPECTX_TEST_REQUIRE_CUDA is set.
+std::shared_ptr<Backend> device() {
+  for (const NamedBackend& b : backends()) {
+    if (b.name == "cuda") return b.backend;
+  }
+  WARN("no CUDA device: nothing was tested");
+  return nullptr;
+}
+
+AttendItem dense(int request, index_t first, index_t rows) {
+  return {.item = {.request = {request}, .first = first, .rows = rows, .is_dense = true},
+          .ids = {},
+          .is_offloaded = false};
+}
+
+/// Every third token before the item's rows, and those.
+AttendItem sparse(int request, index_t first, index_t rows, index_t kv_heads) {
+  std::vector<std::int32_t> ids;
+  for (std::int32_t n = 0; n < first + rows; ++n) {
+    if (n % 3 == 1 || n >= first) ids.push_back(n);
+  }
+  return {.item = {.request = {request}, .first = first, .rows = rows, .selects = true},
+          .ids = std::vector<std::vector<std::int32_t>>(at(kv_heads), ids),
+          .is_offloaded = false};
+}
+
+}  // namespace
+
+TEST_CASE("attend with activations of half size is the softmax, to their precision") {
+  const auto b = device();
+  if (b == nullptr) return;
+  const DType dtype = GENERATE(DType::f16, DType::bf16);
+  const HeadsShape heads =
+      GENERATE(HeadsShape{32, 8, 128, 128}, HeadsShape{9, 3, 64, 64}, HeadsShape{4, 2, 80, 80},
+               HeadsShape{3, 3, 96, 96}, HeadsShape{71, 1, 64, 64}, HeadsShape{4, 2, 256, 256},
+               HeadsShape{2, 1, 6, 10});
+  CAPTURE(dtype_name(dtype), heads.query_heads, heads.k_dim);
+  const AttendCase data(heads, dtype, 4, kTokens, 3, dtype);
+  const std::vector<AttendItem> items = {dense(0, 0, 70), sparse(1, 300, 1, heads.kv_heads),
+                                         dense(2, 127, 9), sparse(3, 400, 33, heads.kv_heads)};
+  // A weight and an output are rounded once each; values are normal, so that none is above 6.
+  const double epsilon = dtype == DType::f16 ? 0x1p-10 : 0x1p-7;
+  std::vector<Bound> bounds = data.expected(items);
+  for (Bound& bound : bounds) bound.allowed += epsilon * (6 + std::abs(bound.expected)) / 2;
+  REQUIRE(outside(data.run(*b, items), bounds) == "");
+}
+
+TEST_CASE("attend on tensor cores: neighbours, slots and names of rows do not change a bit") {
+  const auto b = device();
+  if (b == nullptr) return;
+  const HeadsShape heads{8, 2, 128, 128};
+  const index_t rows = GENERATE(9, 64, 100);
+  CAPTURE(rows);
+  const AttendCase data(heads, DType::bf16, 3, kTokens, 5, DType::bf16);
+  AttendItem item = dense(1, kTokens - rows, rows);
+  const std::vector<float> alone = data.run(*b, {item}, 1);
+  const std::vector<float> together = data.run(*b, {dense(0, 3, 1), item, dense(2, 0, 200)}, 2);
+  const auto begin = together.begin() + heads.query_heads * heads.v_dim;
+  REQUIRE(alone == std::vector<float>(begin, begin + static_cast<std::ptrdiff_t>(alone.size())));
+  item.item.is_dense = false;
+  item.ids.assign(at(heads.kv_heads), Random(1).ascending(kTokens, kTokens));
+  REQUIRE(alone == data.run(*b, {item}, 3));
+  item.is_offloaded = true;
+  REQUIRE(alone == data.run(*b, {item}, 4));
+}
