@@ -67,6 +67,7 @@ TEST_CASE("calls out of order are refused") {
   REQUIRE_THROWS_AS(append(heads(1, 2, 4), heads(1, 2, 6), 2), InvalidArgument);  // sliding
   REQUIRE_THROWS_AS(append(heads(1, 2, 4), heads(1, 2, 6), 6), InvalidArgument);
   REQUIRE_THROWS_AS(append(heads(1, 2, 4), heads(1, 2, 6), -1), InvalidArgument);
+  REQUIRE_THROWS_AS(append(heads(1, 2, 4), heads(1, 2, 6), 1), InvalidArgument);  // 0 comes first
   loop.pipeline.end_step(loop.stream);
   REQUIRE(loop.pool.length(o.id) == 51);
 

@@ -83,7 +83,8 @@ class PrefetchPipeline {
   Batch batch_;
   Selection selection_;
   bool is_in_step_ = false;
-  bool is_staging_ = false;     // some item reads everything of offloaded layers
+  bool is_staging_ = false;  // some item reads everything of offloaded layers
+  index_t appended_layers_ = 0;
   index_t entered_layer_ = -1;  // cached layer whose rows were appended last
 };
 

@@ -55,6 +55,7 @@ inline void PrefetchPipeline::begin_step(const Batch& batch, const Selection& se
   is_in_step_ = true;
   is_staging_ = false;
   entered_layer_ = -1;
+  appended_layers_ = 0;
   if (!pool_.plan().has_host_tier() || batch.items.empty()) return;
 
   meter_.begin_step(stream);
@@ -143,6 +144,9 @@ inline KVView PrefetchPipeline::append(index_t layer, TensorView k, TensorView v
               v.shape[2] == shape.v_dim,
           "PrefetchPipeline::append: v must be [rows, kv_heads, v_dim]");
   KVView rows = pool_.layer_view(layer);
+  expects(pool_.cached_layer(layer) == appended_layers_,
+          "PrefetchPipeline::append: layers come once each, in ascending order");
+  ++appended_layers_;
   if (pool_.plan().has_host_tier() && rows.group >= first_group_ && !batch_.items.empty()) {
     enter(pool_.cached_layer(layer), stream);
   }
