@@ -10,10 +10,11 @@
 
 namespace spectx::cpu {
 
-/// Attention of items with few rows: decode, verification of drafts. Bound by the reading of K and
-/// V. Ranks are cut into splits of a fixed size; each gives a partial softmax, and the partials of
-/// a row are combined in ascending order, so that a result depends on the rows that it sees and on
-/// nothing else.
+/// Attention of items with few rows: decode, verification of drafts. Bound by
+/// the reading of K and V. Ranks are cut into splits of a fixed size; each
+/// gives a partial softmax, and the partials of a row are combined in ascending
+/// order, so that a result depends on the rows that it sees and on nothing
+/// else.
 template <class T>
 class AttendFewRows {
  public:
@@ -41,7 +42,6 @@ class AttendFewRows {
   using ConstFloats = Eigen::Map<const Eigen::ArrayXf>;
 
   static constexpr index_t kSplitRanks = 128;
-  static constexpr index_t kAhead = 8;    // rows asked for before they are read
   static constexpr index_t kHeader = 16;  // floats before a partial's V: a cache line
   static constexpr index_t kMostPartialFloats = index_t{1} << 22;  // 16 MiB, but for a single item
 
@@ -79,7 +79,8 @@ class AttendFewRows {
     return item;
   }
 
-  /// Takes items from `first` on, until their partials fill the scratch; returns the next one.
+  /// Takes items from `first` on, until their partials fill the scratch;
+  /// returns the next one.
   index_t plan(index_t first, index_t last, index_t most_rows) {
     const auto partials_of = [&](const Item& item) {
       return item.rows > most_rows ? 0 : item.rows * shape_.query_heads * item.splits;
@@ -141,12 +142,12 @@ class AttendFewRows {
 
     const KVRows rows = rows_of(item, head);
     const index_t seen = rows.visible(position(item, item.rows - 1));
-    std::array<const std::byte*, kSplitRanks + kAhead> addresses;
+    std::array<const std::byte*, kSplitRanks + kRowsAhead> addresses;
     for (index_t split = first_split; split < last_split; ++split) {
       const index_t begin = split * kSplitRanks;
       if (begin >= seen) break;
       const index_t count = std::min(kSplitRanks, seen - begin);
-      const index_t found = std::min(kSplitRanks + kAhead, seen - begin);
+      const index_t found = std::min(kSplitRanks + kRowsAhead, seen - begin);
       rows.find(begin, found, addresses.data());
       std::fill(addresses.begin() + found, addresses.end(), addresses[0]);
       for (index_t r = 0; r < item.rows; ++r) {
@@ -169,13 +170,13 @@ class AttendFewRows {
     }
   }
 
-  /// The partials of the query heads of one row over `count` rows; `rows` goes on for kAhead more.
+  /// The partials of the query heads of one row over `count` rows; `rows` goes
+  /// on for kRowsAhead more.
   void attend_split(const Vectors& queries, const std::byte* const* rows, index_t count,
                     float* weights, float* partials, index_t partial_stride) const {
     const auto k_at = [rows, this](index_t i) {
-      // Chosen rows are scattered, and the hardware foresees none.
-      prefetch(rows[i + kAhead], shape_.k_dim * index_t{sizeof(T)});
-      prefetch(rows[i + kAhead] + a_.kv.v_offset, shape_.v_dim * index_t{sizeof(T)});
+      prefetch(rows[i + kRowsAhead], shape_.k_dim * index_t{sizeof(T)});
+      prefetch(rows[i + kRowsAhead] + a_.kv.v_offset, shape_.v_dim * index_t{sizeof(T)});
       return reinterpret_cast<const T*>(rows[i]);
     };
     const auto v_at = [rows, this](index_t i) {

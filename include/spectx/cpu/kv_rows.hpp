@@ -9,6 +9,11 @@
 
 namespace spectx::cpu {
 
+/// Rows asked for before they are read: what the memory's latency takes, chosen
+/// rows are scattered, and the hardware foresees too few even where they are
+/// not.
+inline constexpr index_t kRowsAhead = 16;
+
 /// The rows of one KV head that an item reads, by rank.
 class KVRows {
  public:
@@ -24,7 +29,8 @@ class KVRows {
     places_ = kv.is_resident(request) ? ids_ : kv.slot_of_rank + at * kv.max_budget;
   }
 
-  /// Ranks that a row at `position` may see: ids ascend, so they are the first ones.
+  /// Ranks that a row at `position` may see: ids ascend, so they are the first
+  /// ones.
   index_t visible(index_t position) const noexcept {
     if (ids_ == nullptr) return position + 1;
     return std::upper_bound(ids_, ids_ + count_, static_cast<std::int32_t>(position)) - ids_;

@@ -2,46 +2,42 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <array>
 #include <type_traits>
 
 #include "spectx/backend.hpp"
 #include "spectx/cpu/context.hpp"
+#include "spectx/cpu/lanes.hpp"
 #include "spectx/cpu/rows.hpp"
-#include "spectx/dispatch.hpp"
 
 namespace spectx::cpu {
 
 namespace detail {
 
-/// Few rows: bound by the reading of the weights. Every weight is converted once, in pieces that
-/// stay in the nearest cache, and each row is summed on its own: neighbours do not change it.
+/// Few rows: bound by the reading of the weights. Each is read once for up to
+/// four rows, and a row's sums do not depend on the others.
 template <class T>
 void matmul_few_rows(const MatmulArgs& a, Context& context) {
-  using Eigen::Map;
-  using Eigen::VectorXf;
-  constexpr index_t kPiece = 1024;  // weights: 4 KiB of floats
+  constexpr index_t kFeatures = 64;  // outputs at a time
   const index_t in = a.w.shape[1];
-  const index_t rows = a.x.shape[0];
-  const index_t weight_bytes = in * static_cast<index_t>(sizeof(T));
+  const index_t out_stride = a.out.strides[0];
+  const index_t weight_bytes = in * index_t{sizeof(T)};
   context.for_ranges(a.w.shape[0], weight_bytes, [&](index_t begin, index_t end, int) {
-    alignas(64) float converted[kPiece];
-    for (index_t o = begin; o < end; ++o) {
-      const T* const weights = row<const T>(a.w, o);
-      for (index_t from = 0; from < in || from == 0; from += kPiece) {
-        const index_t count = std::min(kPiece, in - from);
-        const float* w = converted;
-        if constexpr (std::is_same_v<T, float>) {
-          w = weights + from;
-        } else {
-          to_floats(weights + from, count, converted);
+    std::array<float, 4 * kFeatures> sums;
+    for (index_t first = begin; first < end; first += kFeatures) {
+      const index_t count = std::min(kFeatures, end - first);
+      const auto weights_at = [&](index_t i) { return row<const T>(a.w, first + i); };
+      for_query_runs(a.x.shape[0], [&]<index_t kRows>(index_t i) {
+        dot_rows<kRows, T>({row<const float>(a.x, i), a.x.strides[0]}, count, in, weights_at,
+                           sums.data(), kFeatures);
+        for (index_t r = 0; r < kRows; ++r) {
+          float* const out = row(a.out, i) + r * out_stride + first;
+          const float* const from = sums.data() + r * kFeatures;
+          for (index_t o = 0; o < count; ++o) {
+            out[o] = from[o] + (a.beta == 0 ? 0 : a.beta * out[o]);
+          }
         }
-        for (index_t i = 0; i < rows; ++i) {
-          float& out = row(a.out, i)[o];
-          const float before = from > 0 ? out : (a.beta == 0 ? 0 : a.beta * out);
-          out = before + Map<const VectorXf>(row<const float>(a.x, i) + from, count)
-                             .dot(Map<const VectorXf>(w, count));
-        }
-      }
+      });
     }
   });
 }

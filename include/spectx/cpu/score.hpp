@@ -11,8 +11,9 @@
 
 namespace spectx::cpu {
 
-/// The scores of one item: every key is read once and its products with the queries are kept, then
-/// the log sums are known, then the kept products become scores.
+/// The scores of one item: every key is read once and its products with the
+/// queries are kept, then the log sums are known, then the kept products become
+/// scores.
 template <class T>
 class ScoreItem {
  public:
@@ -75,9 +76,12 @@ class ScoreItem {
     const index_t stride = padded<float>(a_.keys.k_dim);
     Carver carver(context_.of_thread(thread).reserve(group_ * stride * 4));
     float* const q = carver.take<float>(group_ * stride);
-    std::array<const std::byte*, kBlockTokens> rows;
-    KVRows(a_.keys, item_, request_, head).find(begin, count, rows.data());
+    std::array<const std::byte*, kBlockTokens + kRowsAhead> rows;
+    const index_t found = std::min(kBlockTokens + kRowsAhead, tokens_ - begin);
+    KVRows(a_.keys, item_, request_, head).find(begin, found, rows.data());
+    std::fill(rows.begin() + found, rows.end(), rows[0]);
     const auto key_at = [&](index_t i) {
+      prefetch(rows[static_cast<std::size_t>(i + kRowsAhead)], a_.keys.k_dim * index_t{sizeof(T)});
       return reinterpret_cast<const T*>(rows[static_cast<std::size_t>(i)]);
     };
     for (index_t lead = 0; lead < leads_; ++lead) {
@@ -101,7 +105,8 @@ class ScoreItem {
     }
   }
 
-  /// Of the products of a block; token 0 is no candidate, whatever its row holds.
+  /// Of the products of a block; token 0 is no candidate, whatever its row
+  /// holds.
   static Sum sum_of(float* products, index_t count, bool has_token_0) noexcept {
     Array block(products, count);
     if (has_token_0) block[0] = 0;
