@@ -14,8 +14,8 @@ namespace spectx::cpu {
 
 namespace detail {
 
-/// Few rows: bound by the reading of the weights. Each is read once for up to
-/// four rows, and a row's sums do not depend on the others.
+/// Few rows: bound by the reading of the weights. Each is read once for up to four rows, and a
+/// row's sums do not depend on the others.
 template <class T>
 void matmul_few_rows(const MatmulArgs& a, Context& context) {
   constexpr index_t kFeatures = 64;  // outputs at a time
@@ -48,13 +48,15 @@ void matmul_many_rows(const MatmulArgs& a, Context& context) {
   using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   using Eigen::Map;
   using Eigen::OuterStride;
-  constexpr index_t kLargestPanel = 256;
+  constexpr index_t kLargestPanel = 240;
   constexpr index_t kGrain = 48;  // columns: a multiple of every register block of Eigen
   const index_t in = a.w.shape[1];
   const index_t features = a.w.shape[0];
   const index_t rows = a.x.shape[0];
-  const index_t share = features / context.threads() / kGrain * kGrain;
-  const index_t panel = std::clamp(share, kGrain, kLargestPanel);
+  // As many panels for one thread as for the other, none of them too large.
+  const index_t rounds = (features - 1) / (context.threads() * kLargestPanel) + 1;
+  const index_t share = (features - 1) / (context.threads() * rounds) + 1;
+  const index_t panel = (share + kGrain - 1) / kGrain * kGrain;
   context.for_each((features + panel - 1) / panel, [&](index_t task, int thread) {
     const index_t begin = task * panel;
     const index_t count = std::min(panel, features - begin);
@@ -89,7 +91,7 @@ inline void matmul(const MatmulArgs& a, Context& context) {
   const index_t rows = a.x.shape[0];
   assert(a.x.dtype == DType::f32 && a.out.dtype == DType::f32 && a.x.shape[1] == a.w.shape[1] &&
          a.out.shape[0] == rows && a.out.shape[1] == a.w.shape[0]);
-  if (rows == 0) return;
+  if (rows == 0 || a.w.shape[0] == 0) return;
   dispatch_dtype(a.w.dtype, [&]<class T>() {
     if (rows <= kFewRows) {
       detail::matmul_few_rows<T>(a, context);
