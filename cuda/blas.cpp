@@ -38,7 +38,11 @@ int to_int(index_t size) {
 
 }  // namespace
 
-Blas::Blas() { check_blas(cublasCreate(&handle_)); }
+Blas::Blas() {
+  check_blas(cublasCreate(&handle_));
+  // Sums stay in float until they are written, also where a product is split along its inner side.
+  check_blas(cublasSetMathMode(handle_, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION));
+}
 
 void Blas::matmul(const MatmulArgs& a, const Launch& on) {
   std::byte* const workspace = on.scratch.reserve(kWorkspaceBytes);

@@ -145,6 +145,7 @@ class PoolSimulation {
     index_t rows = 0;
     for (const auto& [id, live] : live_) {
       if (live.is_parked || number(0, 3) == 0) continue;
+      if (pool_.state({id}) == RequestState::warming) continue;
       const bool is_dense = live.rows.empty() || number(0, 3) == 0;
       const index_t wanted = is_dense ? number(1, 20) : number(0, 3) == 0 ? number(2, 4) : 1;
       const index_t room = std::min(live.final_length - static_cast<index_t>(live.rows.size()),

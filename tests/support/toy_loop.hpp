@@ -65,6 +65,7 @@ struct ToyLoop {
     backend.copy(hidden_bits.data(), model.hidden(batch).data,
                  static_cast<index_t>(hidden_bits.size() * 4), stream);
     backend.synchronize(stream);
+    pipeline.wait_ready();
     last = selection;
   }
   void step(const BatchItem& item) { step(std::array{item}); }
@@ -82,6 +83,7 @@ struct ToyLoop {
       target.push_back(need.request == id ? resident_groups : need.resident_groups);
     }
     pipeline.apply({pool.needs(), target}, stream);
+    pipeline.wait_ready();
   }
   /// Ids of the last step's selection of one item: [kv_heads], empty where it reads everything.
   std::vector<std::vector<std::int32_t>> selected(index_t item) const {
