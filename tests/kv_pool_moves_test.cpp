@@ -80,6 +80,7 @@ TEST_CASE("a batch that needs the pages of a leaving group waits for it, and say
   const auto worker = two_memories();
   DeferredBackend backend(*worker);
   RowLoop loop(backend, pool_shape(), tight_plan(3 * 15 + 8));
+  loop.waits = false;
   const RequestId id = loop.open(120);
   loop.prefill(id, 60);
   loop.place(id, 2);
@@ -101,6 +102,7 @@ TEST_CASE("a group that finds no room when it arrives stays on the host") {
   const auto worker = two_memories();
   DeferredBackend backend(*worker);
   RowLoop loop(backend, pool_shape(), tight_plan(2 * 15 + 8 + 15 + 2));
+  loop.waits = false;
   const RequestId id = loop.open(120);
   loop.place(id, 2);
   loop.prefill(id, 60);
@@ -122,6 +124,7 @@ TEST_CASE("rewind, park and close give up a move under way") {
   const auto worker = two_memories();
   DeferredBackend backend(*worker);
   RowLoop loop(backend, pool_shape(), pool_plan());
+  loop.waits = false;
   const index_t at_start = loop.pool.stats().device_used;
   const RequestId id = loop.open(120);
   const std::int32_t from = GENERATE(1, 3);
@@ -154,6 +157,7 @@ TEST_CASE("a parked request keeps its rows in the host tier and its keys on the 
   const auto worker = two_memories();
   DeferredBackend backend(*worker);
   RowLoop loop(backend, pool_shape(), pool_plan());
+  loop.waits = false;
   const std::int32_t resident = GENERATE(0, 1, 3);
   CAPTURE(resident);
   const index_t at_start = loop.pool.stats().device_used;

@@ -87,6 +87,7 @@ TEST_CASE("a step that was warmed fetches nothing") {
   const std::int32_t resident = GENERATE(0, 1, 2);
   CAPTURE(resident);
   Offloaded o(backend, resident);
+  o.loop.waits = false;
   RowLoop& loop = o.loop;
   loop.prefill(o.id, 70);
   REQUIRE(loop.pool.state(o.id) == RequestState::prefill);

@@ -24,6 +24,7 @@ struct Result {
 template <class Stir>
 Result decode(Backend& backend, bool has_moves, Stir&& stir) {
   ToyLoop loop(backend, toy_plan(kRule, 64));
+  loop.waits = false;
   ToyDecode main{.id = loop.pool.open(256)};
   loop.place(main.id, 1);
   loop.prefill(main.id, toy_text(70));

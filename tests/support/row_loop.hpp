@@ -52,7 +52,7 @@ class RowLoop {
       target.push_back(n.request == id ? resident_groups : n.resident_groups);
     }
     pipeline.apply({pool.needs(), target}, stream);
-    pipeline.wait_ready();
+    if (waits) pipeline.wait_ready();
   }
 
   /// Sinks, window, and in the middle what `phase` chooses.
@@ -101,18 +101,19 @@ class RowLoop {
     }
     pipeline.end_step(stream);
     backend.synchronize(stream);
-    pipeline.wait_ready();
+    if (waits) pipeline.wait_ready();
   }
   void warm(const std::vector<BatchItem>& items, index_t phase = 0) {
     const Batch& batch = pool.schedule(items, stream);
     pipeline.warm(batch, select(batch, phase), stream);
-    pipeline.wait_ready();
+    if (waits) pipeline.wait_ready();
   }
 
   Backend& backend;
   Stream stream;
   KVPool pool;
   PrefetchPipeline pipeline;
+  bool waits = true;  // for the transfers of every call
   index_t rows_read = 0;
   index_t wrong_rows = 0;
 

@@ -65,7 +65,7 @@ struct ToyLoop {
     backend.copy(hidden_bits.data(), model.hidden(batch).data,
                  static_cast<index_t>(hidden_bits.size() * 4), stream);
     backend.synchronize(stream);
-    pipeline.wait_ready();
+    if (waits) pipeline.wait_ready();
     last = selection;
   }
   void step(const BatchItem& item) { step(std::array{item}); }
@@ -83,7 +83,7 @@ struct ToyLoop {
       target.push_back(need.request == id ? resident_groups : need.resident_groups);
     }
     pipeline.apply({pool.needs(), target}, stream);
-    pipeline.wait_ready();
+    if (waits) pipeline.wait_ready();
   }
   /// Ids of the last step's selection of one item: [kv_heads], empty where it reads everything.
   std::vector<std::vector<std::int32_t>> selected(index_t item) const {
@@ -107,6 +107,7 @@ struct ToyLoop {
   KVPool pool;
   RetrievalHead head;
   PrefetchPipeline pipeline;
+  bool waits = true;                       // for the transfers of every call
   std::vector<std::int32_t> next;          // [items] the likeliest next tokens
   std::vector<std::uint32_t> hidden_bits;  // [rows, hidden] after the last layer
   Selection last;
