@@ -137,3 +137,4 @@ class KVPool {
 }  // namespace spectx
 
 #include "spectx/detail/kv_pool.hpp"
+#include "spectx/detail/kv_pool_batches.hpp"

@@ -108,3 +108,4 @@ class RetrievalHead {
 }  // namespace spectx
 
 #include "spectx/detail/retrieval_head.hpp"
+#include "spectx/detail/retrieval_head_setup.hpp"

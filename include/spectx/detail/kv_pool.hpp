@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The bodies of KVPool; include spectx/kv_pool.hpp.
+// The bodies of KVPool but for batches; include spectx/kv_pool.hpp.
 #include "spectx/kv_pool.hpp"
 
 namespace spectx {
@@ -147,105 +147,6 @@ inline KVView KVPool::key_view() const {
           .k_dim = plan_.head_k_dim};
 }
 
-inline ScheduledItem KVPool::check_item(const BatchItem& item) const {
-  const Request& r = at(item.request);
-  const auto rows = static_cast<index_t>(item.tokens.size());
-  expects(rows > 0, "KVPool::schedule: an item has no tokens");
-  expects(!r.is_parked, "KVPool::schedule: the request is parked");
-  expects(state(item.request) != RequestState::warming, "KVPool::schedule: the request is warming");
-  expects(r.length + rows <= r.final_length,
-          "KVPool::schedule: the request grows past its final_length");
-  for (const std::int32_t token : item.tokens) {
-    expects(token >= 0 && token < shape_.vocabulary,
-            "KVPool::schedule: a token is not in the vocabulary");
-  }
-  for (const ScheduledItem& other : scheduled_) {
-    expects(!(other.request == item.request), "KVPool::schedule: a request has two items");
-  }
-  const bool is_offloaded = !is_resident(item.request);
-  const bool selects = !item.is_dense && (is_offloaded || r.length + rows > plan_.selection.budget);
-  // reserve() may let a group leave that is on its way.
-  const bool may_be_offloaded = is_offloaded || mover_.is_moving(item.request);
-  const index_t waiting = may_be_offloaded ? plan_.write_batch : 0;
-  const bool may_select = selects || (!item.is_dense && may_be_offloaded);
-  expects(!may_select || waiting + rows <= plan_.selection.recent_window,
-          "KVPool::schedule: recent_window must hold an item's rows and the rows of a write batch");
-  return {.request = item.request,
-          .first = r.length,
-          .rows = rows,
-          .is_dense = item.is_dense,
-          .selects = selects};
-}
-
-inline const Batch& KVPool::schedule(std::span<const BatchItem> items, StreamView stream) {
-  settle_moves(stream, /*wait=*/false);
-  scheduled_.clear();
-  expects(static_cast<index_t>(items.size()) <= plan_.max_requests,
-          "KVPool::schedule: more items than max_requests");
-  index_t rows = 0;
-  for (const BatchItem& item : items) {
-    scheduled_.push_back(check_item(item));
-    rows += scheduled_.back().rows;
-  }
-  expects(rows <= plan_.max_step_rows, "KVPool::schedule: more rows than max_step_rows");
-  reserve(stream);
-  if (rows > 0) follow_copies(stream);  // they read the arrays of the batch before
-  index_t staged_pages = 0;
-  for (const ScheduledItem& item : scheduled_) {
-    book_.grow(item.request, item.first + item.rows);
-    stage(item, staged_pages, stream);
-  }
-  book_.tables.upload(stream);
-  return writer_.write(items, scheduled_, stream);
-}
-
-/// Makes the pages free that scheduled_ will take; throws OutOfMemory before anything changed.
-inline void KVPool::reserve(StreamView stream) {
-  for (bool is_second_try = false;; is_second_try = true) {
-    detail::PageBook::Pages need;
-    index_t staged = 0;
-    for (const ScheduledItem& item : scheduled_) {
-      const auto pages = book_.missing(item.request, item.first + item.rows);
-      need.device += pages.device;
-      need.host += pages.host;
-      if (!item.selects && !is_resident(item.request)) {
-        staged += ceil_div(item.first + item.rows, plan_.page_rows);
-      }
-    }
-    if (staged > plan_.staging_pages) {
-      throw OutOfMemory(Tier::device, 2 * staged * layout_.layer_bytes, layout_.staging_bytes);
-    }
-    book_.host.reserve(need.host);
-    if (need.device <= book_.arena.free_pages()) return;
-    if (is_second_try || !mover_.is_any_leaving()) {
-      book_.arena.throw_out_of_memory(need.device);
-    }
-    ++stalled_batches_;
-    settle_moves(stream, /*wait=*/true);
-    // A request whose group left now reads a selection.
-    for (ScheduledItem& item : scheduled_) {
-      item.selects = item.selects || (!item.is_dense && !is_resident(item.request));
-    }
-  }
-}
-
-/// An item that reads everything finds its offloaded layers in staging, which is filled from the
-/// host tier: rows that are only in slots go there first.
-inline void KVPool::stage(const ScheduledItem& item, index_t& staged_pages, StreamView stream) {
-  const RequestId id = item.request;
-  if (item.selects || is_resident(id)) return;
-  const index_t durable = book_.tables.durable(id);
-  follow_copies(stream);
-  for (index_t g = resident_groups(id); durable < item.first && g < layout_.groups; ++g) {
-    mover_.copy_rows(id, g, mover_.slots(id, g), mover_.host(id, g), durable, item.first, stream);
-  }
-  book_.tables.set_durable(id, item.first);
-  backend_.forget_slots({.pool = view(), .request = id, .first = item.first}, stream);
-  const index_t pages = ceil_div(item.first + item.rows, plan_.page_rows);
-  book_.show_staging(id, staged_pages, pages);
-  staged_pages += pages;
-}
-
 inline void KVPool::refresh_needs() {
   needs_.clear();
   for (std::size_t i = 0; i < requests_.size(); ++i) {
@@ -258,22 +159,6 @@ inline void KVPool::refresh_needs() {
                       .moving_to = mover_.target(id(i)),
                       .is_parked = r.is_parked});
   }
-}
-
-/// Rows that were staged have gone to the host tier; the others follow ScatterRowsArgs' rule.
-inline void KVPool::advance(const Batch& batch) {
-  for (const ScheduledItem& item : batch.items) {
-    Request& r = at(item.request);
-    r.length = item.first + item.rows;
-    if (is_resident(item.request)) continue;
-    r.is_cold = !item.selects;
-    if (!item.selects) {
-      book_.tables.set_durable(item.request, r.length);
-    } else if (r.length - book_.tables.durable(item.request) >= plan_.write_batch) {
-      book_.tables.follow_durable(item.request, r.length);
-    }
-  }
-  refresh_needs();
 }
 
 inline void KVPool::settle_moves(StreamView stream, bool wait) {

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The construction of RetrievalHead; include spectx/retrieval_head.hpp.
+#include <string>
+
+#include "spectx/retrieval_head.hpp"
+
+namespace spectx {
+
+inline RetrievalHead::RetrievalHead(Backend& backend, KVPool& pool, const HeadWeights& weights,
+                                    const HeadConfig& config, Memories memories)
+    : backend_(backend),
+      pool_(pool),
+      weights_(weights),
+      config_(config),
+      layout_(pool.shape(), pool.plan(), weights.shape,
+              backend.compute_dtype(weights.q_proj.dtype)),
+      compute_(backend.compute_dtype(weights.q_proj.dtype)),
+      kept_(static_cast<std::size_t>(pool.plan().max_requests)) {
+  check_weights();
+  memory_ = Buffer(memories.device, layout_.bytes());
+  carve();
+  const Stream stream = backend.make_stream();
+  upload_constants(stream);
+  backend.synchronize(stream);
+}
+
+inline void RetrievalHead::check_weights() const {
+  const ModelShape& target = pool_.shape();
+  const HeadShape& head = weights_.shape;
+  const auto check = [](const char* name, const TensorView& t, index_t rows, index_t cols) {
+    const bool fits = t.data != nullptr && t.rank == (cols == 0 ? 1 : 2) && t.shape[0] == rows &&
+                      (cols == 0 || t.shape[1] == cols);
+    if (fits) return;
+    throw InvalidArgument(std::string("RetrievalHead: ") + name + " must be [" +
+                          std::to_string(rows) + (cols == 0 ? "" : ", " + std::to_string(cols)) +
+                          "], is [" + std::to_string(t.shape[0]) +
+                          (t.rank < 2 ? "" : ", " + std::to_string(t.shape[1])) + "]");
+  };
+  const auto features = static_cast<index_t>(weights_.feature_layers.size());
+  expects(head.kv_heads == pool_.plan().head_kv_heads && head.k_dim == pool_.plan().head_k_dim,
+          "RetrievalHead: the pool was planned for a head of another shape");
+  expects(head.query_heads > 0 && head.query_heads % head.kv_heads == 0,
+          "RetrievalHead: query_heads must be a positive multiple of kv_heads");
+  expects(features > 0, "RetrievalHead: feature_layers is empty");
+  for (const index_t layer : weights_.feature_layers) {
+    expects(layer >= 0 && layer < target.layers,
+            "RetrievalHead: a feature layer is not a layer of the target");
+  }
+  expects(std::is_sorted(weights_.feature_layers.begin(), weights_.feature_layers.end()),
+          "RetrievalHead: feature_layers must ascend");
+  check("fc", weights_.fc, target.hidden, features * target.hidden);
+  check("input_norm", weights_.input_norm, target.hidden, 0);
+  check("hidden_norm", weights_.hidden_norm, target.hidden, 0);
+  check("q_proj", weights_.q_proj, head.query_heads * head.k_dim, 2 * target.hidden);
+  check("k_proj", weights_.k_proj, head.kv_heads * head.k_dim, 2 * target.hidden);
+  check("embeddings", weights_.embeddings, target.vocabulary, target.hidden);
+  expects(config_.head_of_kv_head.empty() ||
+              static_cast<index_t>(config_.head_of_kv_head.size()) == target.kv_heads,
+          "RetrievalHead: head_of_kv_head must have one entry per KV head of the target");
+  for (const std::int32_t h : config_.head_of_kv_head) {
+    expects(h >= 0 && h < head.kv_heads, "RetrievalHead: head_of_kv_head names no head");
+  }
+}
+
+inline void RetrievalHead::carve() {
+  const PoolPlan& plan = pool_.plan();
+  const HeadShape& head = weights_.shape;
+  const index_t hidden = pool_.shape().hidden;
+  detail::Carver carver(memory_.data());
+  const auto matrix = [&](index_t bytes, index_t rows, index_t cols, DType dtype) {
+    return matrix_view(carver.take<std::byte>(bytes), dtype, rows, cols);
+  };
+  fused_ = matrix(layout_.fused_bytes, plan.max_step_rows, hidden, compute_);
+  ring_ = split_heads(
+      matrix(layout_.ring_bytes, plan.max_requests, HeadLayout::kRingRows * hidden, compute_),
+      HeadLayout::kRingRows, hidden);
+  input_ = matrix(layout_.input_bytes, plan.max_step_rows, 2 * hidden, compute_);
+  queries_ =
+      matrix(layout_.query_bytes, plan.max_step_rows, head.query_heads * head.k_dim, compute_);
+  keys_ = matrix(layout_.key_bytes, plan.max_step_rows, head.kv_heads * head.k_dim, compute_);
+  log_sum_ = matrix(layout_.log_sum_bytes, plan.max_step_rows, head.query_heads, DType::f32);
+  scores_ = split_heads(
+      matrix(layout_.score_bytes, plan.max_requests, head.kv_heads * plan.max_length, DType::f32),
+      head.kv_heads, plan.max_length);
+  const index_t target_heads = plan.max_requests * pool_.shape().kv_heads;
+  selection_.max_budget = plan.selection.budget;
+  selection_.ids = {carver.take<std::int32_t>(layout_.ids_bytes),
+                    target_heads * plan.selection.budget};
+  selection_.counts = {carver.take<std::int32_t>(layout_.count_bytes), target_heads};
+  selection_.coverage = {carver.take<float>(layout_.coverage_bytes), 2 * target_heads};
+  frequency_ = {carver.take<float>(PoolLayout::aligned(head.k_dim / 2 * 4)), head.k_dim / 2};
+  head_of_kv_head_ = {carver.take<std::int32_t>(PoolLayout::aligned(pool_.shape().kv_heads * 4)),
+                      pool_.shape().kv_heads};
+  fed_lead_row_ = {carver.take<std::int32_t>(PoolLayout::aligned(plan.max_step_rows * 4)),
+                   plan.max_step_rows};
+  fed_on_host_.reserve(static_cast<std::size_t>(plan.max_step_rows));
+  nan_flag_ = carver.take<std::int32_t>(PoolLayout::kAlignment);
+}
+
+inline void RetrievalHead::upload_constants(StreamView stream) {
+  const HeadShape& head = weights_.shape;
+  const RopeFrequencies rope = rope_frequencies(weights_.rope, head.k_dim);
+  magnitude_ = rope.magnitude;
+  scale_ = 1 / std::sqrt(static_cast<float>(head.k_dim));
+  std::vector<std::int32_t> map = config_.head_of_kv_head;
+  for (index_t h = 0; map.size() < static_cast<std::size_t>(pool_.shape().kv_heads); ++h) {
+    map.push_back(static_cast<std::int32_t>(h * head.kv_heads / pool_.shape().kv_heads));
+  }
+  backend_.fill(memory_.data(), 0, memory_.bytes(), stream);
+  backend_.copy(frequency_.data, rope.frequency.data(), frequency_.size * 4, stream);
+  backend_.copy(head_of_kv_head_.data, map.data(), head_of_kv_head_.size * 4, stream);
+}
+
+}  // namespace spectx
