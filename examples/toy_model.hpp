@@ -152,9 +152,9 @@ struct Session {
   RequestId id;
   std::vector<std::int32_t> text;
   std::size_t cached = 0;
-  std::size_t end = 0;
+  index_t end = 0;  // tokens of the finished text
 
-  bool is_done() const { return text.size() >= end; }
+  bool is_done() const { return static_cast<index_t>(text.size()) >= end; }
   /// More than the prompt's last token, which decodes, is left to read.
   bool is_prompt() const { return text.size() - cached > 1; }
   std::span<const std::int32_t> next(std::size_t chunk) const {
@@ -169,7 +169,7 @@ inline std::vector<Session> arrivals(int step) {
   if (step % 4 != 0 || step >= 32) return {};
   Session s;
   for (int i = 0; i < 300 + 100 * (step / 4); ++i) s.text.push_back((i * i + 7 * step) % 256);
-  s.end = s.text.size() + 32;
+  s.end = static_cast<index_t>(s.text.size()) + 32;
   return {std::move(s)};
 }
 

@@ -104,8 +104,7 @@ class AttendManyRows {
     rows.find(begin, count, from.data());
     for (index_t i = 0; i < count; ++i) {
       const std::byte* const row = from[static_cast<std::size_t>(i)];
-      to_floats(reinterpret_cast<const T*>(row), shape_.k_dim,
-                k + i * padded<float>(shape_.k_dim));
+      to_floats(reinterpret_cast<const T*>(row), shape_.k_dim, k + i * padded<float>(shape_.k_dim));
       to_floats(reinterpret_cast<const T*>(row + a_.kv.v_offset), shape_.v_dim,
                 v + i * padded<float>(shape_.v_dim));
     }

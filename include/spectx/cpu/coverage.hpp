@@ -29,9 +29,7 @@ MinAndMean coverage_of(const CoverageArgs& a, index_t item, index_t head, const 
   const std::byte** const rows = carver.take<const std::byte*>(count);
   float* const products = carver.take<float>(count);
   KVRows::find(a.keys, batch.request.data[item], head, ids, count, rows);
-  const auto key_at = [&](index_t i) {
-    return reinterpret_cast<const T*>(rows[i]);
-  };
+  const auto key_at = [&](index_t i) { return reinterpret_cast<const T*>(rows[i]); };
   MinAndMean covered{1, 0};
   for (index_t i = 0; i < leads * group; ++i) {
     const index_t lead = first_lead + i / group;
