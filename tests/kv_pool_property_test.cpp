@@ -34,9 +34,9 @@ PoolPlan small_plan() {
   plan.page_rows = 4;
   plan.group_layers = 2;
   plan.slots = 24;
-  plan.staging_pages = 40;
-  plan.arena_pages = 130;
-  plan.host_pages = 180;
+  plan.staging_pages = 30;
+  plan.arena_pages = 80;
+  plan.host_pages = 120;
   plan.host_dtype = DType::f32;
   plan.write_batch = 4;
   return plan;

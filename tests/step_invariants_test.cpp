@@ -41,7 +41,7 @@ ToyTrace trace_of(const SelectionConfig& rule, const Run& run) {
   loop.prefill(decode.id, toy_text(kPrompt));
   return decode.run(loop, kSteps, [&](int n) {
     if (n % run.move_every != run.move_every - 1) return;
-    loop.place(decode.id, n / run.move_every * 3 % (kToyGroups + 1));
+    loop.place(decode.id, n / run.move_every * 3 % static_cast<int>(kToyGroups + 1));
   });
 }
 

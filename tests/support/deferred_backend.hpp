@@ -176,7 +176,7 @@ class DeferredBackend final : public Backend {
       held->batch.items = held->items;
       held->args.batch = &held->batch;
     }
-    put(s, [this, operation, held] { (worker_.*operation)(held->args, {}); });
+    put(s, [this, operation, held] { std::invoke(operation, worker_, held->args, StreamView{}); });
   }
 
   Backend& worker_;
