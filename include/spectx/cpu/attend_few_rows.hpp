@@ -142,14 +142,20 @@ class AttendFewRows {
 
     const KVRows rows = rows_of(item, head);
     const index_t seen = rows.visible(position(item, item.rows - 1));
-    std::array<const std::byte*, kSplitRanks + kRowsAhead> addresses;
+    std::array<const std::byte*, 2 * kSplitRanks> addresses;
     for (index_t split = first_split; split < last_split; ++split) {
       const index_t begin = split * kSplitRanks;
       if (begin >= seen) break;
       const index_t count = std::min(kSplitRanks, seen - begin);
-      const index_t found = std::min(kSplitRanks + kRowsAhead, seen - begin);
+      const index_t found = std::min(2 * kSplitRanks, seen - begin);
       rows.find(begin, found, addresses.data());
       std::fill(addresses.begin() + found, addresses.end(), addresses[0]);
+      if (split == first_split) {
+        std::for_each_n(addresses.begin(), count, [this](const std::byte* row) {
+          ask_for_k(row);
+          ask_for_v(row);
+        });
+      }
       for (index_t r = 0; r < item.rows; ++r) {
         const index_t visible = std::min(count, rows.visible(position(item, r)) - begin);
         if (visible <= 0) continue;
@@ -158,6 +164,13 @@ class AttendFewRows {
                      partial(item, r, head * shape_.group, split), item.splits * partial_floats());
       }
     }
+  }
+
+  void ask_for_k(const std::byte* row) const noexcept {
+    prefetch(row, shape_.k_dim * index_t{sizeof(T)});
+  }
+  void ask_for_v(const std::byte* row) const noexcept {
+    prefetch(row + a_.kv.v_offset, shape_.v_dim * index_t{sizeof(T)});
   }
 
   /// The queries of one KV head, scaled.
@@ -170,16 +183,17 @@ class AttendFewRows {
     }
   }
 
-  /// The partials of the query heads of one row over `count` rows; `rows` goes
-  /// on for kRowsAhead more.
+  /// The partials of the query heads of one row over `count` rows. `rows` goes on for a split:
+  /// while one is computed the next is on its way, its K with K and its V with V, so that the
+  /// memory is never idle.
   void attend_split(const Vectors& queries, const std::byte* const* rows, index_t count,
                     float* weights, float* partials, index_t partial_stride) const {
     const auto k_at = [rows, this](index_t i) {
-      prefetch(rows[i + kRowsAhead], shape_.k_dim * index_t{sizeof(T)});
-      prefetch(rows[i + kRowsAhead] + a_.kv.v_offset, shape_.v_dim * index_t{sizeof(T)});
+      ask_for_k(rows[i + kSplitRanks]);
       return reinterpret_cast<const T*>(rows[i]);
     };
     const auto v_at = [rows, this](index_t i) {
+      ask_for_v(rows[i + kSplitRanks]);
       return reinterpret_cast<const T*>(rows[i] + a_.kv.v_offset);
     };
     for_query_runs(shape_.group, [&]<index_t kQueries>(index_t first) {

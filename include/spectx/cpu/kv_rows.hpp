@@ -9,10 +9,9 @@
 
 namespace spectx::cpu {
 
-/// Rows asked for before they are read: what the memory's latency takes, chosen
-/// rows are scattered, and the hardware foresees too few even where they are
-/// not.
-inline constexpr index_t kRowsAhead = 16;
+/// Keys asked for before they are read: the latency of the memory, of which the hardware foresees
+/// too little even where rows are neighbours.
+inline constexpr index_t kRowsAhead = 64;
 
 /// The rows of one KV head that an item reads, by rank.
 class KVRows {

@@ -19,10 +19,11 @@ void from_floats(const float* from, index_t count, T* to) noexcept {
   for (index_t i = 0; i < count; ++i) to[i] = from_float<T>(from[i]);
 }
 
-/// Starts to load the cache lines of [from, from + bytes).
+/// Starts to bring the cache lines of [from, from + bytes) near: into the second cache, for the
+/// first has no room for what is asked for far ahead.
 inline void prefetch(const void* from, index_t bytes) noexcept {
   const char* const begin = static_cast<const char*>(from);
-  for (index_t i = 0; i < bytes; i += 64) __builtin_prefetch(begin + i);
+  for (index_t i = 0; i < bytes; i += 64) __builtin_prefetch(begin + i, 0, 2);
 }
 
 /// Row i of a tensor of rank 2 or 3.
