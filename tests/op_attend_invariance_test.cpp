@@ -94,6 +94,21 @@ TEST_CASE("attend: rows that a row does not see do not change a bit of it") {
                                       drafts.begin() + static_cast<std::ptrdiff_t>(fewer.size())));
 }
 
+TEST_CASE("attend: an infinite value reaches the rows that see it and no other") {
+  const NamedBackend b = GENERATE(from_range(backends()));
+  const index_t rows = GENERATE(8, 70);
+  CAPTURE(b.name, rows);
+  Case c;
+  const AttendItem item{.item = {.request = {0}, .first = 200, .rows = rows}, .ids = {}};
+  std::vector<Bound> expected = c.data.expected({item});
+  c.data.spoil(0, 200 + rows / 2);
+  const std::vector<float> out = c.data.run(*b.backend, {item});
+  const auto first = static_cast<std::ptrdiff_t>(rows / 2 * kHeads.query_heads * kHeads.v_dim);
+  expected.resize(static_cast<std::size_t>(first));
+  REQUIRE(outside({out.begin(), out.begin() + first}, expected) == "");
+  REQUIRE(std::none_of(out.begin() + first, out.end(), [](float x) { return std::isfinite(x); }));
+}
+
 TEST_CASE("attend: the number of threads does not change a bit") {
   const index_t rows = GENERATE(1, 8, 70);
   CAPTURE(rows);

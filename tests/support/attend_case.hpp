@@ -35,6 +35,15 @@ class AttendCase {
     }
   }
 
+  /// Makes the values of a token infinite.
+  void spoil(index_t request, index_t token) {
+    for (index_t h = 0; h < heads_.kv_heads; ++h) {
+      for (float& value : values_[index(request, h, token)]) {
+        value = std::numeric_limits<float>::infinity();
+      }
+    }
+  }
+
   /// out [rows, query_heads, v_dim]. `layout` orders pages and slots.
   std::vector<float> run(Backend& backend, const std::vector<AttendItem>& items,
                          std::uint32_t layout = 1) const {

@@ -93,7 +93,12 @@ class AttendManyRows {
       hide(task, visible, begin, -std::numeric_limits<float>::infinity(), w);
       update(softmax, w, sum);
       hide(task, visible, begin, 0, w);
-      sum.noalias() += w * Keys(v, count, shape_.v_dim, Eigen::OuterStride<>(v_stride));
+      const Keys values(v, count, shape_.v_dim, Eigen::OuterStride<>(v_stride));
+      if (visible[0] >= begin + count || values.allFinite()) {
+        sum.noalias() += w * values;
+      } else {
+        add_seen(task, visible, begin, w, values, sum);
+      }
     }
     store(task, softmax, sum);
   }
@@ -130,6 +135,16 @@ class AttendManyRows {
     for (index_t j = std::max(visible[0] - begin, index_t{0}); j < w.cols(); ++j) {
       while (hidden_rows < task.rows && visible[hidden_rows] <= begin + j) ++hidden_rows;
       w.col(j).head(hidden_rows * shape_.group).setConstant(value);
+    }
+  }
+
+  /// sum += w values, row by row: a hidden value that is infinite must not meet its weight, 0.
+  void add_seen(const Task& task, const index_t* visible, index_t begin, const Columns& w,
+                const Keys& values, Columns& sum) const {
+    for (index_t r = 0; r < task.rows; ++r) {
+      const index_t seen = std::clamp(visible[r] - begin, index_t{0}, w.cols());
+      sum.middleRows(r * shape_.group, shape_.group).noalias() +=
+          w.middleRows(r * shape_.group, shape_.group).leftCols(seen) * values.topRows(seen);
     }
   }
 
