@@ -131,3 +131,37 @@ TEST_CASE("a request that takes over an id starts anew") {
   REQUIRE(loop.wrong == std::vector<std::string>{});
   REQUIRE(loop.wrong_keys(second) == 0);
 }
+
+TEST_CASE("a smaller budget keeps the best of what a larger one selects") {
+  const auto backend = make_backend();
+  HeadLoop loop(*backend, {}, 11);
+  const SelectionConfig rule = loop.pool.plan().selection;
+  const RequestId id = loop.open();
+  loop.step({loop.item(id, 128, true)});
+  const std::array<std::int32_t, 1> token = {3};
+  const Batch& batch = loop.pool.schedule(std::array{BatchItem{id, token}}, loop.stream);
+  const auto ids_at = [&](index_t budget) {
+    loop.head.set_budget(budget);
+    const Selection& selection = loop.head.select(batch, loop.stream);
+    std::int32_t count = 0;
+    loop.backend.copy(&count, selection.counts.data, 4, loop.stream);
+    loop.backend.synchronize(loop.stream);
+    std::vector<std::int32_t> ids(at(count));
+    loop.backend.copy(ids.data(), selection.ids.data, count * 4, loop.stream);
+    loop.backend.synchronize(loop.stream);
+    return ids;
+  };
+  const auto all = ids_at(rule.budget);
+  REQUIRE(all.size() == at(rule.budget));
+  const index_t least = rule.sinks + rule.recent_window + 1;
+  for (const index_t budget : {least, (least + rule.budget) / 2}) {
+    const auto ids = ids_at(budget);
+    REQUIRE(ids.size() == at(budget));
+    REQUIRE(std::includes(all.begin(), all.end(), ids.begin(), ids.end()));
+    REQUIRE(ids.back() == 128);
+  }
+  REQUIRE(ids_at(rule.budget) == all);
+  REQUIRE_THROWS_AS(loop.head.set_budget(rule.budget + 1), InvalidArgument);
+  REQUIRE_THROWS_AS(loop.head.set_budget(least - 1), InvalidArgument);
+  REQUIRE(ids_at(least).size() == at(least));
+}

@@ -55,6 +55,10 @@ class RetrievalHead {
   /// layers that are not tapped. Async on `stream`.
   void observe(index_t layer, const Batch& batch, TensorView hidden, StreamView stream);
 
+  /// Rows that the selections from now on hold, at most the plan's budget, which is what a new head
+  /// selects. Throws InvalidArgument unless it holds the forced rows and one more.
+  void set_budget(index_t budget);
+
   /// Whether a score was ever NaN (broken weights or features), of the steps that have arrived at
   /// the host; never waits.
   bool saw_nan() const noexcept { return nan_on_host_ != 0; }
@@ -83,6 +87,7 @@ class RetrievalHead {
   KVPool& pool_;
   HeadWeights weights_;
   HeadConfig config_;
+  SelectionConfig rule_;
   HeadLayout layout_;
   DType compute_;
   Buffer memory_;

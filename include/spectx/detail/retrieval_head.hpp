@@ -51,7 +51,7 @@ inline const Selection& RetrievalHead::select(const Batch& batch, StreamView str
                    stream);
     backend_.top_k({.scores = scores_,
                     .batch = &batch,
-                    .rule = pool_.plan().selection,
+                    .rule = rule_,
                     .head_of_kv_head = head_of_kv_head_,
                     .out = selection_,
                     .saw_nan = nan_flag_},
@@ -67,6 +67,15 @@ inline const Selection& RetrievalHead::select(const Batch& batch, StreamView str
     backend_.copy(&nan_on_host_, nan_flag_, sizeof(nan_on_host_), stream);
   }
   return selection_;
+}
+
+inline void RetrievalHead::set_budget(index_t budget) {
+  SelectionConfig rule = rule_;
+  rule.budget = budget;
+  check_selection(rule);
+  expects(budget <= selection_.max_budget,
+          "RetrievalHead::set_budget: the budget is larger than the plan's");
+  rule_ = rule;
 }
 
 /// Entries of the rows before which the target's features are known: keys, and queries where an

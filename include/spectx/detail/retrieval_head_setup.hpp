@@ -14,6 +14,7 @@ inline RetrievalHead::RetrievalHead(Backend& backend, KVPool& pool, const HeadWe
       pool_(pool),
       weights_(weights),
       config_(config),
+      rule_(pool.plan().selection),
       layout_(pool.shape(), pool.plan(), weights.shape,
               backend.compute_dtype(weights.q_proj.dtype)),
       compute_(backend.compute_dtype(weights.q_proj.dtype)),
