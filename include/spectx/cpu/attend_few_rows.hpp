@@ -10,11 +10,9 @@
 
 namespace spectx::cpu {
 
-/// Attention of items with few rows: decode, verification of drafts. Bound by
-/// the reading of K and V. Ranks are cut into splits of a fixed size; each
-/// gives a partial softmax, and the partials of a row are combined in ascending
-/// order, so that a result depends on the rows that it sees and on nothing
-/// else.
+/// Attention of items with few rows: decode, verification of drafts. Bound by the reading of K and
+/// V. Ranks are cut into splits of a fixed size; each gives a partial softmax, and the partials of
+/// a row are combined in ascending order, so that a result depends on the rows that it sees alone.
 template <class T>
 class AttendFewRows {
  public:
@@ -42,6 +40,7 @@ class AttendFewRows {
   using ConstFloats = Eigen::Map<const Eigen::ArrayXf>;
 
   static constexpr index_t kSplitRanks = 128;
+  static constexpr index_t kMostTaskSplits = 16;
   static constexpr index_t kHeader = 16;  // floats before a partial's V: a cache line
   static constexpr index_t kMostPartialFloats = index_t{1} << 22;  // 16 MiB, but for a single item
 
@@ -79,8 +78,7 @@ class AttendFewRows {
     return item;
   }
 
-  /// Takes items from `first` on, until their partials fill the scratch;
-  /// returns the next one.
+  /// Takes items from `first` on, until their partials fill the scratch; returns the next one.
   index_t plan(index_t first, index_t last, index_t most_rows) {
     const auto partials_of = [&](const Item& item) {
       return item.rows > most_rows ? 0 : item.rows * shape_.query_heads * item.splits;
@@ -98,7 +96,7 @@ class AttendFewRows {
     partials_ = carver.take<float>(num_partials_ * partial_floats());
 
     const index_t all_splits = num_partials_ * a_.kv.kv_heads / shape_.query_heads;
-    task_splits_ = std::clamp(all_splits / (8 * context_.threads()), index_t{1}, index_t{8});
+    task_splits_ = std::clamp(all_splits / context_.threads(), index_t{1}, kMostTaskSplits);
     num_items_ = num_rows_ = num_tasks_ = num_partials_ = 0;
     for (index_t i = first; i < end; ++i) {
       Item item = measure(i);
@@ -108,14 +106,10 @@ class AttendFewRows {
       item.first_task = num_tasks_;
       num_rows_ += item.rows;
       num_partials_ += partials_of(item);
-      num_tasks_ += a_.kv.kv_heads * tasks_a_head(item);
+      num_tasks_ += (a_.kv.kv_heads * item.splits + task_splits_ - 1) / task_splits_;
       items_[num_items_++] = item;
     }
     return end;
-  }
-
-  index_t tasks_a_head(const Item& item) const noexcept {
-    return (item.splits + task_splits_ - 1) / task_splits_;
   }
 
   /// The item of a task or row: the last one that does not begin after it.
@@ -126,42 +120,62 @@ class AttendFewRows {
     return after[-1];
   }
 
-  /// Some neighbouring splits of one KV head of one item.
+  /// The rows of one split of one KV head of an item, found.
+  struct Found {
+    index_t head = 0, split = 0, count = 0;
+    std::array<const std::byte*, kSplitRanks> rows;
+  };
+
+  /// Finds the first split from `index` on, head by head, that has rows; returns the index after
+  /// it, or `end` with none found.
+  index_t find(const Item& item, index_t index, index_t end, Found& found) const noexcept {
+    found.count = 0;
+    for (; index < end && found.count == 0; ++index) {
+      found.head = index / item.splits;
+      found.split = index % item.splits;
+      const KVRows rows = rows_of(item, found.head);
+      const index_t begin = found.split * kSplitRanks;
+      const index_t seen = rows.visible(position(item, item.rows - 1));
+      found.count = std::clamp(seen - begin, index_t{0}, kSplitRanks);
+      rows.find(begin, found.count, found.rows.data());
+    }
+    return index;
+  }
+
+  /// Some neighbouring splits of one item, head by head.
   void attend(index_t task, int thread) {
     const Item& item = item_of(&Item::first_task, task);
-    const index_t in_item = task - item.first_task;
-    const index_t head = in_item / tasks_a_head(item);
-    const index_t first_split = in_item % tasks_a_head(item) * task_splits_;
-    const index_t last_split = std::min(first_split + task_splits_, item.splits);
     const index_t q_stride = padded<float>(shape_.k_dim);
     const index_t q_floats = item.rows * shape_.group * q_stride;
     Carver carver(context_.of_thread(thread).reserve((q_floats + shape_.group * kSplitRanks) * 4));
     float* const q = carver.take<float>(q_floats);
     float* const weights = carver.take<float>(shape_.group * kSplitRanks);
-    load_queries(item, head, q);
 
-    const KVRows rows = rows_of(item, head);
-    const index_t seen = rows.visible(position(item, item.rows - 1));
-    std::array<const std::byte*, 2 * kSplitRanks> addresses;
-    for (index_t split = first_split; split < last_split; ++split) {
-      const index_t begin = split * kSplitRanks;
-      if (begin >= seen) break;
-      const index_t count = std::min(kSplitRanks, seen - begin);
-      const index_t found = std::min(2 * kSplitRanks, seen - begin);
-      rows.find(begin, found, addresses.data());
-      std::fill(addresses.begin() + found, addresses.end(), addresses[0]);
-      if (split == first_split) {
-        std::for_each_n(addresses.begin(), count, [this](const std::byte* row) {
-          ask_for_k(row);
-          ask_for_v(row);
-        });
-      }
+    index_t index = (task - item.first_task) * task_splits_;
+    const index_t end = std::min(index + task_splits_, a_.kv.kv_heads * item.splits);
+    std::array<Found, 2> found;
+    index = find(item, index, end, found[0]);
+    std::for_each_n(found[0].rows.begin(), found[0].count, [this](const std::byte* row) {
+      ask_for_k(row);
+      ask_for_v(row);
+    });
+    index_t loaded_head = -1;
+    for (int now = 0; found[now].count > 0; now = 1 - now) {
+      const Found& split = found[now];
+      Found& next = found[1 - now];
+      index = find(item, index, end, next);
+      std::fill(next.rows.begin() + next.count, next.rows.end(), split.rows[0]);
+      if (split.head != loaded_head) load_queries(item, split.head, q);
+      loaded_head = split.head;
+      const KVRows rows = rows_of(item, split.head);
       for (index_t r = 0; r < item.rows; ++r) {
-        const index_t visible = std::min(count, rows.visible(position(item, r)) - begin);
+        const index_t visible =
+            std::min(split.count, rows.visible(position(item, r)) - split.split * kSplitRanks);
         if (visible <= 0) continue;
         const Vectors queries{q + r * shape_.group * q_stride, q_stride};
-        attend_split(queries, addresses.data(), visible, weights,
-                     partial(item, r, head * shape_.group, split), item.splits * partial_floats());
+        attend_split(queries, split.rows.data(), next.rows.data(), visible, weights,
+                     partial(item, r, split.head * shape_.group, split.split),
+                     item.splits * partial_floats());
       }
     }
   }
@@ -183,17 +197,18 @@ class AttendFewRows {
     }
   }
 
-  /// The partials of the query heads of one row over `count` rows. `rows` goes on for a split:
-  /// while one is computed the next is on its way, its K with K and its V with V, so that the
-  /// memory is never idle.
-  void attend_split(const Vectors& queries, const std::byte* const* rows, index_t count,
-                    float* weights, float* partials, index_t partial_stride) const {
-    const auto k_at = [rows, this](index_t i) {
-      ask_for_k(rows[i + kSplitRanks]);
+  /// The partials of the query heads of one row over `count` rows. While they are computed the
+  /// rows of the split after it are on their way, K with K and V with V, so that the memory is
+  /// never idle.
+  void attend_split(const Vectors& queries, const std::byte* const* rows,
+                    const std::byte* const* next, index_t count, float* weights, float* partials,
+                    index_t partial_stride) const {
+    const auto k_at = [rows, next, this](index_t i) {
+      ask_for_k(next[i]);
       return reinterpret_cast<const T*>(rows[i]);
     };
-    const auto v_at = [rows, this](index_t i) {
-      ask_for_v(rows[i + kSplitRanks]);
+    const auto v_at = [rows, next, this](index_t i) {
+      ask_for_v(next[i]);
       return reinterpret_cast<const T*>(rows[i] + a_.kv.v_offset);
     };
     for_query_runs(shape_.group, [&]<index_t kQueries>(index_t first) {
