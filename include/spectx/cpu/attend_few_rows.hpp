@@ -160,7 +160,7 @@ class AttendFewRows {
       ask_for_v(row);
     });
     index_t loaded_head = -1;
-    for (int now = 0; found[now].count > 0; now = 1 - now) {
+    for (std::size_t now = 0; found[now].count > 0; now = 1 - now) {
       const Found& split = found[now];
       Found& next = found[1 - now];
       index = find(item, index, end, next);
