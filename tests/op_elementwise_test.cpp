@@ -44,6 +44,25 @@ TEST_CASE("add is the exact float sum, also into an operand") {
   REQUIRE(x.out(which).is_padding_intact());
 }
 
+TEST_CASE("add of a repeated vector adds it to every row") {
+  const NamedBackend b = GENERATE(from_range(backends()));
+  const index_t rows = GENERATE(from_range(kRowCounts));
+  const index_t dim = GENERATE(1, 17, 2048, 5001);
+  CAPTURE(b.name, rows, dim);
+  const Operands x(*b.backend, rows, dim);
+  const DeviceMatrix vector(*b.backend, DType::f32, 1, dim, Random(3).normal(dim), Padding{0, 1});
+  run_on(*b.backend, [&](StreamView stream) {
+    const TensorView bias = vector_view(vector.view().data, DType::f32, dim);
+    b.backend->add({.a = x.a.view(), .b = repeated(bias, rows), .out = x.a.view()}, stream);
+  });
+  std::vector<float> sum = x.a.rounded();
+  for (std::size_t i = 0; i < sum.size(); ++i) {
+    sum[i] += vector.rounded()[i % static_cast<std::size_t>(dim)];
+  }
+  REQUIRE(x.a.read() == sum);
+  REQUIRE(x.a.is_padding_intact());
+}
+
 TEST_CASE("swiglu is silu(gate) * up, also into an operand") {
   const NamedBackend b = GENERATE(from_range(backends()));
   const index_t rows = GENERATE(from_range(kRowCounts));

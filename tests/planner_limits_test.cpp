@@ -81,7 +81,8 @@ TEST_CASE("hostile shapes, heads and selections give an error") {
     }
   }
   for (index_t HeadShape::*const field :
-       {&HeadShape::query_heads, &HeadShape::kv_heads, &HeadShape::k_dim}) {
+       {&HeadShape::query_heads, &HeadShape::kv_heads, &HeadShape::k_dim, &HeadShape::hidden,
+        &HeadShape::normed_features}) {
     for (const index_t bad : kBad) {
       PlannerConfig config = llama_config();
       config.head.*field = bad;

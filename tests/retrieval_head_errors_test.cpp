@@ -14,6 +14,7 @@ namespace {
 TensorView shaped(TensorView t, index_t rows, index_t cols) {
   return matrix_view(t.data, t.dtype, rows, cols);
 }
+TensorView flat(TensorView t, index_t size) { return vector_view(t.data, t.dtype, size); }
 
 }  // namespace
 
@@ -56,6 +57,22 @@ TEST_CASE("a head that does not fit the target is refused, and what does not fit
   refuses("head_of_kv_head", [](W&, C& c) { c.head_of_kv_head = {0}; });
   refuses("head_of_kv_head", [](W&, C& c) { c.head_of_kv_head = {0, 2}; });
   refuses("head_of_kv_head", [](W&, C& c) { c.head_of_kv_head = {-1, 0}; });
+  refuses("q_norm must be [16], is [64]", [](W& w, C&) { w.q_norm = flat(w.q_proj, 64); });
+  refuses("k_norm must be [16]", [](W& w, C&) { w.k_norm = flat(w.q_proj, 15); });
+  refuses("fc_bias must be [24]", [](W& w, C&) { w.fc_bias = flat(w.q_proj, 25); });
+  refuses("q_bias must be [64]", [](W& w, C&) { w.q_bias = flat(w.q_proj, 16); });
+  refuses("k_bias must be [32]", [](W& w, C&) { w.k_bias = flat(w.q_proj, 16); });
+  refuses("compute dtype",
+          [](W& w, C&) { w.k_bias = vector_view(w.q_proj.data, DType::bf16, 32); });
+  refuses("feature_norm must be [72]", [](W& w, C&) { w.feature_norm = flat(w.q_proj, 24); });
+  refuses("normed_features", [](W& w, C&) { w.feature_norm = flat(w.q_proj, 72); });
+  refuses("normed_features", [](W& w, C&) { w.shape.normed_features = 1; });
+  refuses("normed_features", [](W& w, C&) {
+    w.feature_norm = flat(w.q_proj, 72);
+    w.shape.normed_features = 2;
+  });
+  refuses("fc must be [16, 72], is [24, 72]", [](W& w, C&) { w.shape.hidden = 16; });
+  refuses("rope_divisors", [](W& w, C&) { w.rope_divisors = {1, 2}; });
   refuses("theta", [](W& w, C&) { w.rope.theta = 0; });
 
   const RetrievalHead head(*backend, pool, data.weights, {}, backend->memories());

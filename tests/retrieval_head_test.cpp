@@ -27,6 +27,22 @@ std::vector<HeadSetup> setups() {
        .rope = {.scaling = RopeScaling::yarn, .factor = 4, .original_length = 32}},
       {.name = "f16 weights", .weights = DType::f16},
       {.name = "bf16 weights", .weights = DType::bf16},
+      {.name = "biases", .has_biases = true},
+      {.name = "norms of queries and keys", .has_qk_norms = true},
+      {.name = "hidden states normalised one by one",
+       .head = {.query_heads = 4, .kv_heads = 2, .k_dim = 16, .normed_features = 1}},
+      {.name = "hidden states normalised together, a layer tapped twice",
+       .head = {.query_heads = 4, .kv_heads = 2, .k_dim = 16, .normed_features = 3},
+       .feature_layers = {0, 2, 2}},
+      {.name = "narrower than the target, with everything",
+       .head = {.query_heads = 6, .kv_heads = 2, .k_dim = 8, .hidden = 10, .normed_features = 1},
+       .has_biases = true,
+       .has_qk_norms = true},
+      {.name = "wider than the target, with everything",
+       .head = {.query_heads = 4, .kv_heads = 2, .k_dim = 16, .hidden = 40, .normed_features = 3},
+       .weights = DType::bf16,
+       .has_biases = true,
+       .has_qk_norms = true},
   };
 }
 

@@ -51,7 +51,7 @@ struct SwigluArgs {
 };
 /// out = a + b
 struct AddArgs {
-  TensorView a, b, out;  // [rows, dim]; out may be a or b
+  TensorView a, b, out;  // [rows, dim]; out may be a or b; b may be a vector, repeated()
 };
 /// out[i] = the lowest index of the largest logit of row i; NaN ranks below every number.
 struct ArgmaxArgs {

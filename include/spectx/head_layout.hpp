@@ -10,6 +10,12 @@ struct HeadShape {
   index_t query_heads = 0;
   index_t kv_heads = 0;
   index_t k_dim = 0;
+  index_t hidden = 0;           // 0: the target's
+  index_t normed_features = 0;  // tapped hidden states normalised together before fc; 0: none are
+
+  index_t width(const ModelShape& target) const noexcept {
+    return hidden == 0 ? target.hidden : hidden;
+  }
 };
 
 /// Device bytes of a RetrievalHead beside its weights and its keys (which are pages of the pool).
@@ -20,13 +26,15 @@ struct HeadLayout {
              DType compute_dtype);
 
   index_t bytes() const noexcept {
-    return fused_bytes + ring_bytes + input_bytes + query_bytes + key_bytes + log_sum_bytes +
-           score_bytes + ids_bytes + count_bytes + coverage_bytes + constant_bytes;
+    return feature_bytes + fused_bytes + ring_bytes + input_bytes + query_bytes + key_bytes +
+           log_sum_bytes + score_bytes + ids_bytes + count_bytes + coverage_bytes + constant_bytes;
   }
 
-  index_t fused_bytes;     // [max_step_rows, hidden] features of the step
-  index_t ring_bytes;      // [max_requests, kRingRows, hidden]
-  index_t input_bytes;     // [max_step_rows, 2 hidden] embedding and feature, normalised
+  // width: the head's hidden size
+  index_t feature_bytes;   // [max_step_rows, normed_features * hidden] normalised hidden states
+  index_t fused_bytes;     // [max_step_rows, width] features of the step
+  index_t ring_bytes;      // [max_requests, kRingRows, width]
+  index_t input_bytes;     // [max_step_rows, 2 width] embedding and feature, normalised
   index_t query_bytes;     // [max_step_rows, query_heads, k_dim]
   index_t key_bytes;       // [max_step_rows, kv_heads, k_dim]
   index_t log_sum_bytes;   // [max_step_rows, query_heads] f32
@@ -34,7 +42,7 @@ struct HeadLayout {
   index_t ids_bytes;       // [max_requests, target kv_heads, budget] int32
   index_t count_bytes;     // [max_requests, target kv_heads] int32
   index_t coverage_bytes;  // [max_requests, target kv_heads, 2] f32
-  index_t constant_bytes;  // RoPE frequencies, head map, fed leads, NaN flag
+  index_t constant_bytes;  // RoPE frequencies, head map, fed leads, NaN flag, zeros
 };
 
 inline HeadLayout::HeadLayout(const ModelShape& shape, const PoolPlan& plan, const HeadShape& head,
@@ -44,7 +52,8 @@ inline HeadLayout::HeadLayout(const ModelShape& shape, const PoolPlan& plan, con
   const index_t rows = plan.max_step_rows;
   const index_t target_heads = plan.max_requests * shape.kv_heads;
   const bool is_there = head.kv_heads > 0;
-  const index_t width = is_there ? shape.hidden * element : 0;
+  const index_t width = is_there ? head.width(shape) * element : 0;
+  feature_bytes = is_there ? aligned(rows * head.normed_features * shape.hidden * element) : 0;
   fused_bytes = aligned(rows * width);
   ring_bytes = aligned(plan.max_requests * kRingRows * width);
   input_bytes = aligned(2 * rows * width);
@@ -56,7 +65,8 @@ inline HeadLayout::HeadLayout(const ModelShape& shape, const PoolPlan& plan, con
   count_bytes = is_there ? aligned(target_heads * 4) : 0;
   coverage_bytes = is_there ? aligned(target_heads * 2 * 4) : 0;
   constant_bytes = is_there ? aligned(head.k_dim / 2 * 4) + aligned(shape.kv_heads * 4) +
-                                  aligned(rows * 4) + PoolLayout::kAlignment
+                                  aligned(rows * 4) + PoolLayout::kAlignment +
+                                  (head.normed_features > 1 ? aligned(shape.hidden * element) : 0)
                             : 0;
 }
 

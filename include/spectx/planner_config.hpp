@@ -54,6 +54,8 @@ inline void check_dimensions(const ModelShape& s, const HeadShape& head) {
       "HeadShape: query_heads must be a positive multiple of kv_heads, at most 2^20");
   expects(head.k_dim > 0 && in_range(head.k_dim) && head.k_dim % 2 == 0,
           "HeadShape: k_dim must be positive and even, at most 2^20");
+  expects(in_range(head.hidden), "HeadShape: hidden must be in 0 .. 2^20");
+  expects(in_range(head.normed_features), "HeadShape: normed_features must be in 0 .. 2^20");
 }
 
 /// Throws unless every size that follows is far from the end of 64 bits, so that the layouts can
@@ -65,7 +67,9 @@ inline void check_magnitude(const ModelShape& s, const PlannerConfig& c) {
   const double rows = real(c.max_length) + slots + 2 * real(c.page_rows);
   const double row = real(s.kv_heads) * real(s.row_bytes());
   const double cache = rows * row * (2 * real(s.layers) + 4);
-  const double features = (real(c.max_step_rows) + 64) * (4 * real(s.hidden) + 64);
+  const double features =
+      (real(c.max_step_rows) + 64) *
+      (4 * real(c.head.width(s)) + real(c.head.normed_features) * real(s.hidden) + 64);
   const double keys = real(c.head.query_heads + c.head.kv_heads) * (real(c.head.k_dim) + 2);
   const double bytes = real(c.max_requests) * (cache + 64 * rows * real(s.kv_heads) +
                                                8 * (features + (rows + 64) * keys)) +

@@ -12,17 +12,26 @@
 namespace spectx {
 
 /// An EAGLE-3 draft layer, QK only, in device memory; it must outlive the head that reads it. H is
-/// the target's hidden size.
+/// the target's hidden size, W the head's own: mostly H.
 struct HeadWeights {
   HeadShape shape;
-  TensorView fc{};                      // [H, features * H]
-  TensorView input_norm{};              // [H], of the embedding
-  TensorView hidden_norm{};             // [H], of the fused feature
-  TensorView q_proj{};                  // [query_heads * k_dim, 2 H]
-  TensorView k_proj{};                  // [kv_heads * k_dim, 2 H]
-  TensorView embeddings{};              // [vocabulary, H]; the target's unless the head has its own
+  TensorView fc{};           // [W, features * H]
+  TensorView input_norm{};   // [W], of the embedding
+  TensorView hidden_norm{};  // [W], of the fused feature
+  TensorView q_proj{};       // [query_heads * k_dim, 2 W]
+  TensorView k_proj{};       // [kv_heads * k_dim, 2 W]
+  TensorView embeddings{};   // [vocabulary, W]; the target's unless the head has its own
+  // What only some heads have. Biases are of Backend::compute_dtype.
+  TensorView feature_norm{};  // [features * H], before fc: of one hidden state or of all together,
+                              // as shape.normed_features says
+  TensorView fc_bias{};       // [W]
+  TensorView q_bias{};        // [query_heads * k_dim]
+  TensorView k_bias{};        // [kv_heads * k_dim]
+  TensorView q_norm{};        // [k_dim], of every head before RoPE
+  TensorView k_norm{};        // [k_dim]
   std::vector<index_t> feature_layers;  // ascending; the residual stream that enters these layers
   Rope rope;
+  std::vector<float> rope_divisors{};  // [k_dim / 2] of rope's frequencies; empty: none
   float norm_eps = 1e-5F;
 };
 
@@ -72,15 +81,25 @@ class RetrievalHead {
     index_t begin = 0, end = 0;
   };
 
+  /// What makes queries or keys of an entry.
+  struct Projection {
+    TensorView weight, bias, norm;
+    index_t heads = 0;
+  };
+
   void check_weights() const;
+  void check_optional_weights() const;
   void carve();
   void upload_constants(StreamView stream);
   bool is_fed(const ScheduledItem& item) const;
   Array<const std::int32_t> fed_leads(const Batch& batch, StreamView stream);
   void enter_leads(const Batch& batch, StreamView stream);
   void enter_followers(const Batch& batch, StreamView stream);
+  void fuse(index_t place, TensorView hidden, StreamView stream);
   void project_keys(TensorView input, const Batch& batch, Array<const std::int32_t> row_index,
                     StreamView stream);
+  void project(const Projection& by, TensorView input, const Batch& batch,
+               Array<const std::int32_t> row_index, TensorView out, StreamView stream);
   TensorView rows_of(TensorView t, index_t count) const { return rows(t, 0, count); }
 
   Backend& backend_;
@@ -91,13 +110,15 @@ class RetrievalHead {
   HeadLayout layout_;
   DType compute_;
   Buffer memory_;
-  TensorView fused_{};    // [max_step_rows, H] fc of the features observed in this step
-  TensorView ring_{};     // [max_requests, kRingRows, H] fused features of the last rows
-  TensorView input_{};    // [max_step_rows, 2 H]
-  TensorView queries_{};  // [max_step_rows, query_heads * k_dim]
-  TensorView keys_{};     // [max_step_rows, kv_heads * k_dim]
-  TensorView log_sum_{};  // [max_step_rows, query_heads]
-  TensorView scores_{};   // [max_requests, kv_heads, max_length]
+  TensorView features_{};  // [max_step_rows, normed_features * H] where they are normalised
+  TensorView fused_{};     // [max_step_rows, W] fc of the features observed in this step
+  TensorView ring_{};      // [max_requests, kRingRows, W] fused features of the last rows
+  TensorView input_{};     // [max_step_rows, 2 W]
+  TensorView queries_{};   // [max_step_rows, query_heads * k_dim]
+  TensorView keys_{};      // [max_step_rows, kv_heads * k_dim]
+  TensorView log_sum_{};   // [max_step_rows, query_heads]
+  TensorView scores_{};    // [max_requests, kv_heads, max_length]
+  TensorView zeros_{};     // [H] where features are normalised together
   Array<float> frequency_{};
   Array<std::int32_t> head_of_kv_head_{};
   Array<std::int32_t> fed_lead_row_{};     // [max_step_rows] lead_row, -1 where no feature is kept

@@ -50,6 +50,15 @@ inline TensorView columns(TensorView m, index_t begin, index_t count) noexcept {
   return m;
 }
 
+/// A vector seen as `count` equal rows.
+inline TensorView repeated(TensorView v, index_t count) noexcept {
+  return {.data = v.data,
+          .dtype = v.dtype,
+          .rank = 2,
+          .shape = {count, v.shape[0]},
+          .strides = {0, v.strides[0]}};
+}
+
 /// Rows [begin, begin + count) along the first dimension.
 inline TensorView rows(TensorView t, index_t begin, index_t count) noexcept {
   t.data = static_cast<std::byte*>(t.data) + begin * t.strides[0] * dtype_bytes(t.dtype);

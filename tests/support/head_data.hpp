@@ -20,6 +20,8 @@ struct HeadSetup {
   Rope rope{};
   DType dtype = DType::f32;  // of the keys
   DType weights = DType::f32;
+  bool has_biases = false;  // of fc, queries and keys
+  bool has_qk_norms = false;
 };
 
 /// Random weights of a head, on the device and, rounded to their type, on the host.
@@ -29,7 +31,6 @@ class HeadData {
 
   HeadData(Backend& backend, const HeadSetup& setup, unsigned seed) : random_(seed) {
     numbers.shape = weights.shape = setup.head;
-    numbers.hidden = kHidden;
     numbers.rope = weights.rope = setup.rope;
     weights.feature_layers = setup.feature_layers;
     const auto matrix = [&](std::vector<float>& to, index_t rows, index_t cols, float scale) {
@@ -37,17 +38,37 @@ class HeadData {
       to = memory_.back().rounded();
       return memory_.back().view();
     };
-    const auto vector = [&](std::vector<float>& to) {
-      return vector_view(matrix(to, 1, kHidden, 1).data, setup.weights, kHidden);
+    const auto vector = [&](std::vector<float>& to, index_t size) {
+      return vector_view(matrix(to, 1, size, 1).data, setup.weights, size);
+    };
+    const auto bias = [&](std::vector<float>& to, index_t size) {
+      to = random_.normal(size, 0.5F);
+      memory_.emplace_back(backend, DType::f32, 1, size, to);
+      return vector_view(memory_.back().view().data, DType::f32, size);
     };
     const auto features = static_cast<index_t>(setup.feature_layers.size());
     const HeadShape& h = setup.head;
-    weights.fc = matrix(numbers.fc, kHidden, features * kHidden, 0.2F);
-    weights.input_norm = vector(numbers.input_norm);
-    weights.hidden_norm = vector(numbers.hidden_norm);
-    weights.q_proj = matrix(numbers.q_proj, h.query_heads * h.k_dim, 2 * kHidden, 0.2F);
-    weights.k_proj = matrix(numbers.k_proj, h.kv_heads * h.k_dim, 2 * kHidden, 0.2F);
-    weights.embeddings = matrix(numbers.embeddings, kVocabulary, kHidden, 1);
+    const index_t width = h.width(shape_of(setup));
+    numbers.hidden = width;
+    weights.fc = matrix(numbers.fc, width, features * kHidden, 0.2F);
+    weights.input_norm = vector(numbers.input_norm, width);
+    weights.hidden_norm = vector(numbers.hidden_norm, width);
+    weights.q_proj = matrix(numbers.q_proj, h.query_heads * h.k_dim, 2 * width, 0.2F);
+    weights.k_proj = matrix(numbers.k_proj, h.kv_heads * h.k_dim, 2 * width, 0.2F);
+    weights.embeddings = matrix(numbers.embeddings, kVocabulary, width, 1);
+    if (h.normed_features > 0) {
+      numbers.normed_width = h.normed_features * kHidden;
+      weights.feature_norm = vector(numbers.feature_norm, features * kHidden);
+    }
+    if (setup.has_biases) {
+      weights.fc_bias = bias(numbers.fc_bias, width);
+      weights.q_bias = bias(numbers.q_bias, h.query_heads * h.k_dim);
+      weights.k_bias = bias(numbers.k_bias, h.kv_heads * h.k_dim);
+    }
+    if (setup.has_qk_norms) {
+      weights.q_norm = vector(numbers.q_norm, h.k_dim);
+      weights.k_norm = vector(numbers.k_norm, h.k_dim);
+    }
   }
 
   static ModelShape shape_of(const HeadSetup& setup) {

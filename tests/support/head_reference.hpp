@@ -15,6 +15,8 @@ struct HeadNumbers {
   HeadShape shape;
   index_t hidden = 0;
   std::vector<float> fc, input_norm, hidden_norm, q_proj, k_proj, embeddings;
+  std::vector<float> feature_norm, fc_bias, q_bias, k_bias, q_norm, k_norm;  // empty: none
+  index_t normed_width = 0;  // of the hidden states that feature_norm takes together
   Rope rope;
   float norm_eps = 1e-5F;
 };
@@ -35,9 +37,9 @@ class HeadReference {
     tokens_.push_back(token);
     const Approximate x{{features.begin(), features.end()},
                         std::vector<double>(features.size(), 0.0)};
-    features_.push_back(project(n_->fc, x));
-    keys_.push_back(length() == 1 ? Approximate{}
-                                  : project_entry(n_->k_proj, token, length() - 2, length() - 2));
+    features_.push_back(project(n_->fc, normalised(x, n_->normed_width, n_->feature_norm)));
+    shift(n_->fc_bias, features_.back());
+    keys_.push_back(length() == 1 ? Approximate{} : key_of(token, length() - 2));
   }
   void rewind(index_t length) {
     tokens_.resize(at(length));
@@ -54,10 +56,11 @@ class HeadReference {
     const index_t group = n_->shape.query_heads / n_->shape.kv_heads;
     scores_.assign(at(n_->shape.kv_heads), {});
     weights_.assign(at(n_->shape.kv_heads), {});
-    keys_.push_back(project_entry(n_->k_proj, tokens[0], length() - 1, length() - 1));
+    keys_.push_back(key_of(tokens[0], length() - 1));
     for (std::size_t lead = 0; lead < tokens.size(); ++lead) {
       const index_t position = length() - 1 + static_cast<index_t>(lead);
-      const Approximate q = project_entry(n_->q_proj, tokens[lead], length() - 1, position);
+      const Approximate q = project_entry({&n_->q_proj, &n_->q_bias, &n_->q_norm}, tokens[lead],
+                                          length() - 1, position);
       for (index_t h = 0; h < n_->shape.kv_heads; ++h) {
         std::vector<Approximate> logs;
         for (index_t g = 0; g < group; ++g) logs.push_back(log_weights(q, h * group + g, h));
@@ -124,8 +127,34 @@ class HeadReference {
   }
 
  private:
+  struct Projection {
+    const std::vector<float>*weight, *bias, *norm;
+  };
+
+  Approximate key_of(std::int32_t token, index_t before) const {
+    return project_entry({&n_->k_proj, &n_->k_bias, &n_->k_norm}, token, before, before);
+  }
+  /// Every `part` numbers of x normalised; x itself without weights, which repeat.
+  Approximate normalised(const Approximate& x, index_t part, const std::vector<float>& w) const {
+    if (w.empty()) return x;
+    Approximate out;
+    for (std::size_t i = 0; i < x.value.size(); i += at(part)) {
+      const auto from = [&](const auto& v, std::size_t begin) {
+        const auto first = v.begin() + static_cast<std::ptrdiff_t>(begin);
+        return std::vector(first, first + static_cast<std::ptrdiff_t>(part));
+      };
+      normalise({from(x.value, i), from(x.error, i)}, from(w, i % w.size()), n_->norm_eps, out);
+    }
+    return out;
+  }
+  static void shift(const std::vector<float>& bias, Approximate& x) {
+    for (std::size_t i = 0; i < bias.size(); ++i) {
+      x.value[i] += static_cast<double>(bias[i]);
+      x.error[i] += kSumSlack * kEpsilon * std::abs(x.value[i]);
+    }
+  }
   /// w entry(token, feature of row `before`), rotated to `position`
-  Approximate project_entry(const std::vector<float>& w, std::int32_t token, index_t before,
+  Approximate project_entry(const Projection& by, std::int32_t token, index_t before,
                             index_t position) const {
     Approximate embedding, entry;
     for (index_t i = 0; i < n_->hidden; ++i) {
@@ -133,7 +162,9 @@ class HeadReference {
     }
     normalise(embedding, n_->input_norm, n_->norm_eps, entry);
     normalise(features_[at(before)], n_->hidden_norm, n_->norm_eps, entry);
-    Approximate out = project(w, entry);
+    Approximate out = project(*by.weight, entry);
+    shift(*by.bias, out);
+    out = normalised(out, n_->shape.k_dim, *by.norm);
     rotate(rope_, static_cast<double>(position), n_->shape.k_dim, out);
     return out;
   }

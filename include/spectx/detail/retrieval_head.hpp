@@ -83,10 +83,10 @@ inline void RetrievalHead::set_budget(index_t budget) {
 /// that it gets here is replaced once its own is observed.
 inline void RetrievalHead::enter_leads(const Batch& batch, StreamView stream) {
   const index_t leads = batch.lead_row.size;
-  const index_t hidden = pool_.shape().hidden;
+  const index_t width = weights_.shape.width(pool_.shape());
   const TensorView input = rows_of(input_, leads);
-  const TensorView embedding = columns(input, 0, hidden);
-  const TensorView feature = columns(input, hidden, hidden);
+  const TensorView embedding = columns(input, 0, width);
+  const TensorView feature = columns(input, width, width);
   backend_.embed({.table = weights_.embeddings,
                   .tokens = batch.tokens,
                   .row_index = batch.lead_row,
@@ -101,15 +101,9 @@ inline void RetrievalHead::enter_leads(const Batch& batch, StreamView stream) {
       stream);
   project_keys(input, batch, fed_leads(batch, stream), stream);
   if (!batch.needs_selection) return;
-  const TensorView queries = rows_of(queries_, leads);
-  backend_.matmul({.x = input, .w = weights_.q_proj, .out = queries}, stream);
-  backend_.rope({.x = split_heads(queries, weights_.shape.query_heads, weights_.shape.k_dim),
-                 .position = batch.position,
-                 .row_index = batch.lead_row,
-                 .frequency = frequency_,
-                 .magnitude = magnitude_,
-                 .position_offset = -1},
-                stream);
+  const Projection to_queries{weights_.q_proj, weights_.q_bias, weights_.q_norm,
+                              weights_.shape.query_heads};
+  project(to_queries, input, batch, batch.lead_row, rows_of(queries_, leads), stream);
 }
 
 inline void RetrievalHead::observe(index_t layer, const Batch& batch, TensorView hidden,
@@ -118,19 +112,12 @@ inline void RetrievalHead::observe(index_t layer, const Batch& batch, TensorView
   const auto tap = std::find(taps.begin(), taps.end(), layer);
   if (tap == taps.end() || batch.num_rows == 0) return;
   const TraceSpan span(backend_.trace(), "RetrievalHead::observe");
-  const index_t width = pool_.shape().hidden;
-  expects(hidden.rank == 2 && hidden.shape[0] == batch.num_rows && hidden.shape[1] == width,
+  expects(hidden.rank == 2 && hidden.shape[0] == batch.num_rows &&
+              hidden.shape[1] == pool_.shape().hidden,
           "RetrievalHead::observe: hidden must be [rows, hidden]");
-  const TensorView fused = rows_of(fused_, batch.num_rows);
-  for (auto t = tap; t != taps.end() && *t == layer; ++t) {
-    const index_t place = t - taps.begin();
-    backend_.matmul({.x = hidden,
-                     .w = columns(weights_.fc, place * width, width),
-                     .out = fused,
-                     .beta = place == 0 ? 0.0F : 1.0F},
-                    stream);
-  }
+  for (auto t = tap; t != taps.end() && *t == layer; ++t) fuse(t - taps.begin(), hidden, stream);
   if (layer != taps.back()) return;
+  const TensorView fused = rows_of(fused_, batch.num_rows);
   backend_.store_ring({.rows = fused, .batch = &batch, .ring = ring_}, stream);
   for (const ScheduledItem& item : batch.items) {
     Kept& kept = kept_[static_cast<std::size_t>(item.request.value)];
@@ -141,11 +128,41 @@ inline void RetrievalHead::observe(index_t layer, const Batch& batch, TensorView
   if (batch.max_rows_per_item > 1) enter_followers(batch, stream);
 }
 
+/// Adds fc's share of the feature at `place`; those that are normalised together wait for the last.
+inline void RetrievalHead::fuse(index_t place, TensorView hidden, StreamView stream) {
+  const HeadWeights& w = weights_;
+  const index_t width = hidden.shape[1];
+  const index_t count = hidden.shape[0];
+  const bool is_last = place + 1 == static_cast<index_t>(w.feature_layers.size());
+  const TensorView fused = rows_of(fused_, count);
+  TensorView x = hidden;
+  TensorView fc = columns(w.fc, place * width, width);
+  TensorView norm = w.feature_norm;
+  if (w.shape.normed_features > 1) {
+    const TensorView own = columns(rows_of(features_, count), place * width, width);
+    backend_.add({.a = hidden, .b = repeated(zeros_, count), .out = own}, stream);
+    if (!is_last) return;
+    x = rows_of(features_, count);
+    fc = w.fc;
+    place = 0;
+  } else if (norm) {
+    norm = rows(norm, place * width, width);
+  }
+  if (norm) {
+    const TensorView out = rows_of(features_, count);
+    backend_.rms_norm({.x = x, .weight = norm, .out = out, .eps = w.norm_eps}, stream);
+    x = out;
+  }
+  backend_.matmul({.x = x, .w = fc, .out = fused, .beta = place == 0 ? 0.0F : 1.0F}, stream);
+  if (!is_last || !w.fc_bias) return;
+  backend_.add({.a = fused, .b = repeated(w.fc_bias, count), .out = fused}, stream);
+}
+
 /// Keys of the rows whose feature this step has just made: row i + 1 with the feature of row i.
 inline void RetrievalHead::enter_followers(const Batch& batch, StreamView stream) {
-  const index_t hidden = pool_.shape().hidden;
+  const index_t width = weights_.shape.width(pool_.shape());
   const TensorView input = rows_of(input_, batch.num_rows);
-  const TensorView embedding = columns(input, 0, hidden);
+  const TensorView embedding = columns(input, 0, width);
   backend_.embed({.table = weights_.embeddings,
                   .tokens = batch.tokens,
                   .row_index = batch.follow_row,
@@ -156,7 +173,7 @@ inline void RetrievalHead::enter_followers(const Batch& batch, StreamView stream
       stream);
   backend_.rms_norm({.x = rows_of(fused_, batch.num_rows),
                      .weight = weights_.hidden_norm,
-                     .out = columns(input, hidden, hidden),
+                     .out = columns(input, width, width),
                      .eps = weights_.norm_eps},
                     stream);
   project_keys(input, batch, batch.follow_row, stream);
@@ -166,17 +183,34 @@ inline void RetrievalHead::project_keys(TensorView input, const Batch& batch,
                                         Array<const std::int32_t> row_index, StreamView stream) {
   const HeadShape& head = weights_.shape;
   const TensorView out = rows_of(keys_, input.shape[0]);
-  const TensorView keys = split_heads(out, head.kv_heads, head.k_dim);
-  backend_.matmul({.x = input, .w = weights_.k_proj, .out = out}, stream);
-  backend_.rope({.x = keys,
+  project({weights_.k_proj, weights_.k_bias, weights_.k_norm, head.kv_heads}, input, batch,
+          row_index, out, stream);
+  backend_.append_rows({.k = split_heads(out, head.kv_heads, head.k_dim),
+                        .batch = &batch,
+                        .row_index = row_index,
+                        .to = pool_.key_view()},
+                       stream);
+}
+
+inline void RetrievalHead::project(const Projection& by, TensorView input, const Batch& batch,
+                                   Array<const std::int32_t> row_index, TensorView out,
+                                   StreamView stream) {
+  const index_t count = input.shape[0];
+  const index_t dim = weights_.shape.k_dim;
+  backend_.matmul({.x = input, .w = by.weight, .out = out}, stream);
+  if (by.bias) backend_.add({.a = out, .b = repeated(by.bias, count), .out = out}, stream);
+  if (by.norm) {
+    const TensorView heads = matrix_view(out.data, out.dtype, count * by.heads, dim);
+    backend_.rms_norm({.x = heads, .weight = by.norm, .out = heads, .eps = weights_.norm_eps},
+                      stream);
+  }
+  backend_.rope({.x = split_heads(out, by.heads, dim),
                  .position = batch.position,
                  .row_index = row_index,
                  .frequency = frequency_,
                  .magnitude = magnitude_,
                  .position_offset = -1},
                 stream);
-  backend_.append_rows({.k = keys, .batch = &batch, .row_index = row_index, .to = pool_.key_view()},
-                       stream);
 }
 
 }  // namespace spectx
