@@ -27,7 +27,7 @@ endfunction()
 # runs(<name> <arguments...>): leaves the figures in <name>, the text in <name>_text
 function(runs name)
   execute_process(
-    COMMAND "${GENERATE}" ${ARGN} --json "${FOLDER}/${name}.json"
+    COMMAND "${GENERATE}" ${ARGN} --backend cpu --json "${FOLDER}/${name}.json"
     RESULT_VARIABLE result
     OUTPUT_VARIABLE out
     ERROR_VARIABLE err)
@@ -74,7 +74,13 @@ refuses(2 "--window must be a whole number" ${model} ${head} ${short} --window 0
 refuses(2 "--dtype must be one of" ${model} ${head} ${short} --dtype f64)
 refuses(2 "--threads must be" ${model} ${head} ${short} --threads 99999)
 refuses(2 "--device-memory must be bytes" ${model} ${head} ${short} --device-memory much)
-refuses(2 "--host-memory needs --device-memory" ${model} ${head} ${short} --host-memory 1G)
+refuses(2 "--host-memory needs --device-memory" ${model} ${head} ${short} --backend cpu
+        --host-memory 1G)
+refuses(2 "--backend must be one of" ${model} ${head} ${short} --backend tpu)
+if(NOT EXISTS /dev/nvidiactl)
+  refuses(2 "--backend cuda: this (program was built without CUDA|machine has no CUDA device)"
+          ${model} ${head} ${short} --backend cuda)
+endif()
 refuses(2 "--window of at least 2" ${model} ${head} ${short} --window 1 --device-memory 1G)
 refuses(2 "unknown argument" ${model} ${head} ${short} --frobnicate)
 refuses(2 "--json and --trace name one file" ${model} ${head} ${short} --json a --trace a)
@@ -129,6 +135,7 @@ endif()
 # Good runs.
 runs(full ${model} ${short} ${few} --full)
 holds("${full}" 300 prompt_tokens)
+holds("${full}" cpu backend)
 string(JSON count LENGTH "${full}" token_ids)
 if(NOT count EQUAL 8)
   message(SEND_ERROR "--max-tokens 8 gave ${count} tokens")

@@ -1,36 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // spectx-generate: a model continues a prompt, with full attention or with spectx.
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <optional>
 
 #include "generate/report.hpp"
 #include "llama/tokenizer_config.hpp"
-#include "spectx/cpu/backend.hpp"
 #include "support/args.hpp"
 #include "support/atomic_file.hpp"
+#include "support/backend.hpp"
 #include "support/progress.hpp"
+#include "support/trace_recorder.hpp"
 
 namespace spectx::generate {
 namespace {
 
 constexpr index_t kChunkRows = 512;
 constexpr index_t kMostTraceEvents = index_t{1} << 20;  // 32 MiB
-
-/// What the system could give without swapping, in bytes.
-index_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  for (std::string line; std::getline(file, line);) {
-    constexpr std::string_view kKey = "MemAvailable:";
-    if (line.starts_with(kKey)) return index_t{std::stoll(line.substr(kKey.size()))} << 10;
-  }
-  return index_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
-}
 
 index_t peak_memory() {
   rusage usage{};
@@ -56,7 +45,7 @@ class Program {
   void run();
 
  private:
-  std::unique_ptr<Backend> make_backend();
+  void choose_backend();
   void load();
   void prefill();
   void run_full(bool keeps_logits);
@@ -65,22 +54,23 @@ class Program {
   RunConfig config(llama::Attention attention) const {
     return {attention, report_.options.sampling, report_.options.max_tokens, report_.options.stops};
   }
+  /// The user's cap, or what the device had when the program began.
   index_t device_bytes() const {
-    const index_t asked = report_.options.device_bytes;
-    return report_.options.has_two_memories ? asked : available_memory_;
+    return options().device_bytes > 0 ? options().device_bytes : available_memory_;
   }
   const Options& options() const { return report_.options; }
   std::int32_t last_token() const { return report_.prompt.tokens.back(); }
 
   Report report_;
-  const index_t available_memory_ = available_memory();  // before anything is loaded
+  index_t available_memory_ = 0;  // before anything is loaded
   std::optional<support::AtomicFile> json_file_;
   std::optional<support::AtomicFile> trace_file_;
   support::TraceRecorder recorder_;
   io::Gguf file_;
   llama::LlamaConfig model_;
   llama::Tokenizer tokenizer_;
-  std::unique_ptr<Backend> backend_;
+  support::ChosenBackend chosen_;
+  Backend* backend_ = nullptr;
   std::optional<llama::LlamaWeights> weights_;
   std::optional<llama::LoadedHead> head_;
   std::optional<llama::Session> session_;
@@ -96,13 +86,32 @@ Program::Program(const Options& options)
       recorder_(options.trace.empty() ? 0 : kMostTraceEvents),
       file_(options.model),
       model_(llama::llama_config(file_)),
-      tokenizer_(llama::tokenizer_config(file_)),
-      backend_(make_backend()) {}
+      tokenizer_(llama::tokenizer_config(file_)) {
+  choose_backend();
+}
 
-std::unique_ptr<Backend> Program::make_backend() {
-  return make_cpu_backend({.threads = options().threads,
-                           .two_memories = options().has_two_memories,
-                           .trace = recorder_.sink()});
+void Program::choose_backend() {
+  available_memory_ = support::available_host_bytes();
+  chosen_ = support::make_backend({.wanted = options().backend,
+                                   .threads = options().threads,
+                                   .two_memories = options().has_two_memories,
+                                   .trace = recorder_.sink()});
+  backend_ = chosen_.backend.get();
+  report_.backend = chosen_.name;
+  report_.device = chosen_.device;
+  report_.driver = chosen_.driver;
+  report_.has_host_tier = !backend_->has_one_memory();
+  if (chosen_.name == "cuda") {
+    // Modules, scratch memory and what cuBLAS takes come later.
+    constexpr index_t kKeptFree = index_t{1} << 30;
+    available_memory_ = std::max<index_t>(support::available_device_bytes(chosen_) - kKeptFree, 0);
+  }
+  if (options().sets_host_bytes && !report_.has_host_tier) {
+    throw support::UsageError("--host-memory needs --device-memory");
+  }
+  if (report_.has_host_tier && options().selection.recent_window < 2) {
+    throw support::UsageError("a host tier needs a --window of at least 2");
+  }
 }
 
 void Program::load() {
@@ -114,7 +123,7 @@ void Program::load() {
   if (report_.model_bytes > device_bytes()) {
     throw InvalidArgument("not enough memory: the model takes " + in_mib(report_.model_bytes) +
                           " of " + in_mib(device_bytes()) +
-                          (options().has_two_memories ? ": raise --device-memory" : ""));
+                          (options().device_bytes > 0 ? ": raise --device-memory" : ""));
   }
   weights_.emplace(*backend_, file_, model_, options().dtype, stream);
   if (!options().head.empty()) {
@@ -140,7 +149,7 @@ void Program::load() {
     throw InvalidArgument(
         "not enough memory: " + std::to_string(max_length) + " tokens take " +
         in_mib(error.bytes_asked()) + " beside the model, " + in_mib(error.bytes_free()) +
-        " are there: " + (options().has_two_memories ? "raise " + flag + " or " : "") +
+        " are there: " + (options().device_bytes > 0 ? "raise " + flag + " or " : "") +
         "shorten the prompt");
   }
 }
@@ -160,13 +169,13 @@ void Program::run_full(bool keeps_logits) {
     kept_.emplace(options().max_tokens, model_.vocabulary);
     keep = [&](std::span<const float> logits) { kept_->push(logits); };
   }
-  report_.full = generate::run(*session_, tokenizer_, last_token(), config(llama::Attention::full),
-                               recorder_, keep);
+  report_.full =
+      generate::run(*session_, tokenizer_, last_token(), config(llama::Attention::full), keep);
 }
 
 void Program::run_selected() {
-  report_.selected = generate::run(*session_, tokenizer_, last_token(),
-                                   config(llama::Attention::selected), recorder_);
+  report_.selected =
+      generate::run(*session_, tokenizer_, last_token(), config(llama::Attention::selected));
 }
 
 void Program::run() {

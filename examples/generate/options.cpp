@@ -14,7 +14,7 @@ using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 30;
 
-constexpr std::array<Flag, 24> kFlags = {{
+constexpr std::array<Flag, 25> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
     {"--head", "FILE.safetensors", "its retrieval head; not needed with --full"},
     {"--prompt", "TEXT", "the prompt; without it, standard input"},
@@ -31,10 +31,13 @@ constexpr std::array<Flag, 24> kFlags = {{
     {"--temp", "T", "sampling temperature; 0, the default, is greedy"},
     {"--top-p", "P", "sample from the likeliest tokens that sum to P (default 1)"},
     {"--seed", "S", "of the sampling (default 0)"},
-    {"--threads", "N", "default: one a core"},
+    {"--backend", "NAME", "cpu, cuda, or auto (the default): cuda where a device is there"},
+    {"--threads", "N", "of the CPU; default: one a core"},
     {"--dtype", "TYPE", "of weights and cached rows: bf16 (default), f16 or f32"},
-    {"--device-memory", "BYTES", "keep two tiers apart and give the device this much (64M, 2G)"},
-    {"--host-memory", "BYTES", "and the host tier this much (default 4G)"},
+    {"--device-memory", "BYTES",
+     "most of the GPU's memory to use (64M, 2G; default: what is free);\n"
+     "on a CPU: keep two tiers apart and give the device this much"},
+    {"--host-memory", "BYTES", "most for the host tier (default 4G)"},
     {"--json", "FILE", "write the figures and the tokens there"},
     {"--trace", "FILE", "write a trace for ui.perfetto.dev or chrome://tracing there"},
     {"--help", "", "this text"},
@@ -53,7 +56,7 @@ DType read_dtype(const Args& args) {
   return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
 }
 
-void check_together(const Args& args, const Options& o) {
+void check_together(const Options& o) {
   if (o.model.empty()) throw UsageError("--model is missing");
   if (o.head.empty() && o.mode != Mode::full) {
     throw UsageError("--head is missing (or pass --full)");
@@ -62,12 +65,6 @@ void check_together(const Args& args, const Options& o) {
     throw UsageError("--prompt and --prompt-file exclude each other");
   }
   if (!o.json.empty() && o.json == o.trace) throw UsageError("--json and --trace name one file");
-  if (args.has("--host-memory") && !args.has("--device-memory")) {
-    throw UsageError("--host-memory needs --device-memory");
-  }
-  if (o.has_two_memories && o.selection.recent_window < 2) {
-    throw UsageError("--device-memory needs a --window of at least 2");
-  }
 }
 
 }  // namespace
@@ -92,14 +89,16 @@ Options read_options(int argc, const char* const* argv) {
   o.sampling = {.temperature = args.number("--temp", 0, 0, 1000),
                 .top_p = args.number("--top-p", 1, 1e-6, 1),
                 .seed = static_cast<std::uint64_t>(args.count("--seed", 0))};
+  o.backend = args.choice("--backend", "auto", {"auto", "cpu", "cuda"});
   o.threads = static_cast<int>(args.count("--threads", 0, 1, 4096));
   o.dtype = read_dtype(args);
   o.has_two_memories = args.has("--device-memory");
   o.device_bytes = args.bytes("--device-memory", 0);
   o.host_bytes = args.bytes("--host-memory", index_t{4} << 30);
+  o.sets_host_bytes = args.has("--host-memory");
   o.json = args.text("--json");
   o.trace = args.text("--trace");
-  check_together(args, o);
+  check_together(o);
   return o;
 }
 

@@ -26,11 +26,13 @@ struct Options {
   SelectionConfig selection;
   index_t max_tokens = 128;
   llama::SamplingConfig sampling;
-  int threads = 0;  // 0: one a core
+  std::string backend = "auto";
+  int threads = 0;  // of the CPU; 0: one a core
   DType dtype = DType::bf16;
   bool has_two_memories = false;
-  index_t device_bytes = 0;  // cap; 0: what the machine has
+  index_t device_bytes = 0;  // cap; 0: what the device has
   index_t host_bytes = 0;
+  bool sets_host_bytes = false;
   std::string json;  // empty: none
   std::string trace;
 };

@@ -89,7 +89,7 @@ void add_rows(Table& table, const Report& r) {
       "KV read in a step", megabytes, [&](Run x) { return a_step(double(x.kv_bytes), x); }, true);
   table.row("  head keys read beside it", megabytes,
             [&](Run x) { return a_step(double(x.key_bytes), x); });
-  if (r.options.has_two_memories) {
+  if (r.has_host_tier) {
     table.row("moved from the host in a step", megabytes,
               [&](Run x) { return a_step(double(x.moved_bytes), x); });
     table.row("hit rate", percent, [](Run x) { return x.hit_rate(); });
@@ -98,6 +98,7 @@ void add_rows(Table& table, const Report& r) {
 }
 
 void add_notes(Table& table, const Report& r) {
+  table.note("backend", r.backend + ", " + r.device);
   const auto prompt = static_cast<double>(r.prompt.tokens.size());
   table.note("prompt", whole(prompt) + " tokens" +
                            (r.prompt.num_cut > 0 ? ", " + std::to_string(r.prompt.num_cut) +
@@ -105,13 +106,13 @@ void add_notes(Table& table, const Report& r) {
                                                  : "") +
                            ", " + whole(r.prefill_seconds > 0 ? prompt / r.prefill_seconds : 0) +
                            " tokens/s");
-  if (!r.options.has_two_memories && r.selected) {
+  if (!r.has_host_tier && r.selected) {
     table.note("hit rate", "no host tier: every row is on the device");
   }
   table.note("memory of cache and head", megabytes(double(r.memory.device_bytes)) + " (planned " +
                                              megabytes(double(r.memory.planned_device_bytes)) +
                                              ")");
-  if (r.options.has_two_memories) {
+  if (r.has_host_tier) {
     table.note("  in the host tier", megabytes(double(r.memory.host_bytes)) + " (planned " +
                                          megabytes(double(r.memory.planned_host_bytes)) + ")");
   }

@@ -15,6 +15,10 @@ namespace spectx::generate {
 /// Everything that the program found out.
 struct Report {
   Options options;
+  std::string backend{};  // that was taken: "cpu" or "cuda"
+  std::string device{};
+  std::string driver{};        // of a GPU
+  bool has_host_tier = false;  // the backend keeps two memories apart
   Prompt prompt{};
   double prefill_seconds = 0;
   std::optional<RunFigures> full{};
@@ -24,7 +28,6 @@ struct Report {
   index_t model_bytes = 0;  // weights and activations
   index_t head_bytes = 0;   // weights
   index_t peak_bytes = 0;   // of the process, the mapped model file included
-  int threads = 0;
 
   /// The run that the user asked for.
   const RunFigures& main_run() const { return selected ? *selected : *full; }

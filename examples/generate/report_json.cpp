@@ -47,7 +47,8 @@ Json options_json(const Report& r) {
           {"top_p", o.sampling.top_p},
           {"seed", o.sampling.seed},
           {"dtype", dtype_name(o.dtype)},
-          {"threads", r.threads}};
+          {"backend", o.backend},
+          {"threads", o.threads}};
 }
 
 }  // namespace
@@ -55,6 +56,9 @@ Json options_json(const Report& r) {
 void write_json(const Report& r, std::ostream& out) {
   const auto prompt_tokens = r.prompt.tokens.size();
   Json json = {{"options", options_json(r)},
+               {"backend", r.backend},
+               {"device", r.device},
+               {"driver", r.driver},
                {"prompt_tokens", prompt_tokens},
                {"prompt_tokens_cut", r.prompt.num_cut},
                {"prefill_s", r.prefill_seconds},

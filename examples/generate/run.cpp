@@ -40,19 +40,14 @@ class TextStream {
   std::string text_;
 };
 
-double span_seconds(const support::TraceRecorder& recorder, bool of_head) {
-  const std::int64_t ns = of_head ? recorder.total_ns("RetrievalHead::select") +
-                                        recorder.total_ns("RetrievalHead::observe")
-                                  : recorder.total_ns("Session::attend");
-  return static_cast<double>(ns) * 1e-9;
-}
-
 void add(RunFigures& sums, const llama::StepFigures& step) {
   sums.kv_bytes += step.kv_bytes;
   sums.key_bytes += step.key_bytes;
   sums.hits += step.hits;
   sums.misses += step.misses;
   sums.moved_bytes += step.moved_bytes;
+  sums.attend_seconds += step.attend_seconds;
+  sums.head_seconds += step.head_seconds;
   sums.coverage += step.coverage;
   sums.least_coverage = std::min(sums.least_coverage, step.least_coverage);
   sums.path = path_name(step.path);
@@ -72,14 +67,11 @@ double RunFigures::percentile_seconds(double p) const {
 }
 
 RunFigures run(llama::Session& session, const llama::Tokenizer& tokenizer, std::int32_t last,
-               const RunConfig& config, const support::TraceRecorder& recorder,
-               const OnLogits& on_logits) {
+               const RunConfig& config, const OnLogits& on_logits) {
   llama::Sampler sampler(config.sampling);
   TextStream text(tokenizer);
   RunFigures figures;
   figures.step_seconds.reserve(static_cast<std::size_t>(config.max_tokens));
-  const double attend_before = span_seconds(recorder, false);
-  const double head_before = span_seconds(recorder, true);
   std::int32_t token = last;
   for (index_t n = 0; n < config.max_tokens && !figures.has_ended; ++n) {
     const auto start = Clock::now();
@@ -93,8 +85,6 @@ RunFigures run(llama::Session& session, const llama::Tokenizer& tokenizer, std::
     if (!figures.has_ended) text.push(token);
   }
   figures.text = text.finish();
-  figures.attend_seconds = span_seconds(recorder, false) - attend_before;
-  figures.head_seconds = span_seconds(recorder, true) - head_before;
   figures.coverage /= static_cast<double>(figures.step_seconds.size());
   return figures;
 }

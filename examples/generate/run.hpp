@@ -10,7 +10,6 @@
 #include "llama/sampler.hpp"
 #include "llama/session.hpp"
 #include "llama/tokenizer.hpp"
-#include "support/trace_recorder.hpp"
 
 namespace spectx::generate {
 
@@ -55,7 +54,6 @@ using OnLogits = std::function<void(std::span<const float>)>;
 /// Decodes on from a prefilled session, text to standard output as it is certain.
 /// @param last  the prompt's last token. Throws FileError when standard output cannot be written.
 RunFigures run(llama::Session& session, const llama::Tokenizer& tokenizer, std::int32_t last,
-               const RunConfig& config, const support::TraceRecorder& recorder,
-               const OnLogits& on_logits = {});
+               const RunConfig& config, const OnLogits& on_logits = {});
 
 }  // namespace spectx::generate

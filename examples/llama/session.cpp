@@ -2,12 +2,19 @@
 #include "llama/session.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "spectx/dispatch.hpp"
 #include "spectx/half.hpp"
 
 namespace spectx::llama {
+namespace {
+
+// Parts of a step.
+enum Part : int { kRest, kHead, kAttend, kNumParts };
+
+}  // namespace
 
 PlannerConfig Session::planner_config(const Backend& backend, const LlamaWeights& weights,
                                       const LoadedHead* head, const SessionConfig& config) {
@@ -40,6 +47,7 @@ Session::Session(Backend& backend, const LlamaWeights& weights, const LoadedHead
       device_memory_(backend.memories().device),
       host_memory_(backend.memories().host),
       decoder_(backend, weights, {.max_step_rows = config.chunk_rows}, stream_),
+      clock_(backend, 4 * weights.config().layers + 4),
       planner_(model_shape(weights.config(), weights.dtype()),
                planner_config(backend, weights, head, config)),
       pool_(backend, planner_.shape(), planner_.pool_plan(), {device_memory_, host_memory_}),
@@ -62,19 +70,29 @@ const Batch& Session::schedule(std::span<const std::int32_t> tokens, bool is_den
   return pool_.schedule({&item, 1}, stream_);
 }
 
+void Session::observe(index_t layer, const Batch& batch) {
+  const auto& taps = head_->weights().feature_layers;
+  if (std::find(taps.begin(), taps.end(), layer) == taps.end()) return;
+  clock_.mark(kHead, stream_);
+  head_->observe(layer, batch, decoder_.hidden(), stream_);
+  clock_.mark(kRest, stream_);
+}
+
 /// A prompt chunk of which no logits are wanted ends with the last layer's keys and values.
 void Session::run_layers(const Batch& batch, bool with_head, bool needs_output) {
   const index_t layers = weights_.config().layers;
   decoder_.embed(batch, stream_);
   for (index_t layer = 0; layer < layers; ++layer) {
-    if (with_head) head_->observe(layer, batch, decoder_.hidden(), stream_);
+    if (with_head) observe(layer, batch);
     const auto [q, k, v] = decoder_.qkv(layer, batch, stream_);
     const KVView rows = pipeline_.append(layer, k, v, stream_);
     if (layer + 1 == layers && !needs_output) return;
     {
       const TraceSpan span(backend_.trace(), "Session::attend");
+      clock_.mark(kAttend, stream_);
       backend_.attend({.q = q, .kv = rows, .batch = &batch, .out = decoder_.attention_out()},
                       stream_);
+      clock_.mark(kRest, stream_);
     }
     decoder_.finish(layer, stream_);
   }
@@ -86,6 +104,7 @@ void Session::run_chunks(index_t first, const std::function<void(index_t)>& prog
     const TraceSpan span(backend_.trace(), "Session::chunk");
     const auto count = std::min(static_cast<std::size_t>(chunk_rows_), tokens.size() - begin);
     const Batch& batch = schedule(tokens.subspan(begin, count), true);
+    clock_.begin_step();
     Selection everything;
     if (head_) everything = head_->select(batch, stream_);
     pipeline_.begin_step(batch, everything, stream_);
@@ -135,11 +154,15 @@ void Session::step(std::int32_t token, Attention attention) {
   const TraceSpan span(backend_.trace(), "Session::step");
   const bool selects = attention == Attention::selected && head_.has_value();
   const Batch& batch = schedule({&token, 1}, !selects);
+  clock_.begin_step();
+  clock_.mark(kHead, stream_);
   const Selection* selection = selects ? &head_->select(batch, stream_) : nullptr;
+  clock_.mark(kRest, stream_);
   pipeline_.begin_step(batch, selects ? *selection : Selection{}, stream_);
   run_layers(batch, selects, true);
   pipeline_.end_step(stream_);
   logits_ = decoder_.last_logits(batch, stream_);
+  clock_.send(stream_);
   backend_.synchronize(stream_);
   head_steps_ += selects ? 1 : 0;
   read_figures(batch, selection);
@@ -158,6 +181,10 @@ void Session::read_figures(const Batch& batch, const Selection* selection) {
               .hits = report.hits,
               .misses = report.misses,
               .moved_bytes = report.bytes};
+  std::array<double, kNumParts> seconds{};
+  clock_.add_to(seconds);
+  figures_.attend_seconds = seconds[kAttend];
+  figures_.head_seconds = seconds[kHead];
   if (!item.selects || selection == nullptr || selection->coverage.size == 0) return;
   backend_.copy(coverage_.data(), selection->coverage.data,
                 static_cast<index_t>(coverage_.size()) * 4, stream_);

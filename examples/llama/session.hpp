@@ -8,6 +8,7 @@
 
 #include "llama/decoder.hpp"
 #include "llama/head_file.hpp"
+#include "llama/step_clock.hpp"
 #include "spectx/memory_planner.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 #include "support/counting_memory.hpp"
@@ -32,7 +33,9 @@ struct StepFigures {
   index_t hits = 0;       // selected rows that were on the device, of offloaded groups
   index_t misses = 0;     // selected rows that came from the host
   index_t moved_bytes = 0;
-  double coverage = 1;  // mean over KV heads of the head's softmax mass on the selection
+  double attend_seconds = 0;  // by the stream's own clock
+  double head_seconds = 0;    // the retrieval head, selection included
+  double coverage = 1;        // mean over KV heads of the head's softmax mass on the selection
   double least_coverage = 1;
 };
 
@@ -78,6 +81,7 @@ class Session {
   void run_layers(const Batch& batch, bool with_head, bool needs_output);
   void run_chunks(index_t first, const std::function<void(index_t)>& progress);
   void warm();
+  void observe(index_t layer, const Batch& batch);
   void read_figures(const Batch& batch, const Selection* selection);
 
   Backend& backend_;
@@ -86,6 +90,7 @@ class Session {
   support::CountingMemory device_memory_;
   support::CountingMemory host_memory_;
   LlamaDecoder decoder_;
+  StepClock clock_;
   MemoryPlanner planner_;
   KVPool pool_;
   std::optional<RetrievalHead> head_;

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "llama/decoder.hpp"
+#include "spectx/dispatch.hpp"
+#include "spectx/half.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 #include "support/backends.hpp"
 
@@ -37,8 +39,8 @@ class LlamaRunner {
       const auto next = tokens.first(std::min(tokens.size(), static_cast<std::size_t>(chunk_)));
       const Batch& batch = step(next);
       const TensorView logits = decoder_.logits(0, batch.num_rows, stream_);
-      const auto* values = logits.as<const float>();
-      all.insert(all.end(), values, values + logits.size());
+      const std::vector<float> values = read(logits);
+      all.insert(all.end(), values.begin(), values.end());
       tokens = tokens.subspan(next.size());
     }
     return all;
@@ -60,6 +62,20 @@ class LlamaRunner {
     return batch;
   }
 
+  /// The values of a contiguous tensor of the decoder's type.
+  std::vector<float> read(TensorView t) const {
+    std::vector<std::byte> raw(static_cast<std::size_t>(t.size() * dtype_bytes(t.dtype)));
+    backend_->copy(raw.data(), t.data, static_cast<index_t>(raw.size()), stream_);
+    backend_->synchronize(stream_);
+    std::vector<float> values;
+    dispatch_dtype(t.dtype, [&]<class T>() {
+      const auto* const from = reinterpret_cast<const T*>(raw.data());
+      for (index_t i = 0; i < t.size(); ++i) values.push_back(to_float(from[i]));
+    });
+    return values;
+  }
+
+  Backend& backend() const { return *backend_; }
   const llama::LlamaConfig& config() const { return config_; }
   llama::LlamaDecoder& decoder() { return decoder_; }
   StreamView stream() const { return stream_; }

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "support/backend.hpp"
+
+#include <unistd.h>
+
+#include <fstream>
+
+#include "spectx/cpu/backend.hpp"
+#include "support/args.hpp"
+
+#ifdef SPECTX_WITH_CUDA
+#include <cuda_runtime_api.h>
+
+#include "spectx/cuda/backend.hpp"
+#endif
+
+namespace spectx::support {
+namespace {
+
+/// What follows `key` and a colon in a file of the system; empty if it is not there.
+std::string field(const char* path, std::string_view key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with(key)) continue;
+    const std::size_t colon = line.find(':');
+    const std::size_t begin = line.find_first_not_of(" \t", colon + 1);
+    if (colon != std::string::npos && begin != std::string::npos) return line.substr(begin);
+  }
+  return {};
+}
+
+#ifdef SPECTX_WITH_CUDA
+int device_count() { return cu::device_count(); }
+
+std::string driver_version() {
+  // "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  ..."
+  const std::string line = field("/proc/driver/nvidia/version", "NVRM version");
+  const std::size_t begin = line.find_first_of("0123456789", line.find("Module"));
+  return begin == std::string::npos ? "unknown" : line.substr(begin, line.find(' ', begin) - begin);
+}
+
+ChosenBackend make_cuda_backend(const BackendOptions& options) {
+  if (device_count() == 0) throw UsageError("--backend cuda: this machine has no CUDA device");
+  ChosenBackend chosen{cu::make_backend({.trace = options.trace}), "cuda", "unknown",
+                       driver_version()};
+  cudaDeviceProp properties{};
+  if (cudaGetDeviceProperties(&properties, 0) == cudaSuccess) chosen.device = properties.name;
+  return chosen;
+}
+
+index_t free_cuda_bytes() {
+  std::size_t free = 0;
+  std::size_t total = 0;
+  if (cudaMemGetInfo(&free, &total) != cudaSuccess) throw Error("the GPU's memory is not known");
+  return static_cast<index_t>(free);
+}
+#else
+int device_count() { return 0; }
+ChosenBackend make_cuda_backend(const BackendOptions&) {
+  throw UsageError("--backend cuda: this program was built without CUDA");
+}
+index_t free_cuda_bytes() { return 0; }
+#endif
+
+}  // namespace
+
+ChosenBackend make_backend(const BackendOptions& options) {
+  const bool has_device = device_count() > 0;
+  if (options.wanted == "cuda" || (options.wanted == "auto" && has_device)) {
+    return make_cuda_backend(options);
+  }
+  std::string processor = field("/proc/cpuinfo", "model name");
+  return {make_cpu_backend({.threads = options.threads,
+                            .two_memories = options.two_memories,
+                            .trace = options.trace}),
+          "cpu", processor.empty() ? "unknown" : std::move(processor), ""};
+}
+
+index_t available_host_bytes() {
+  const std::string kibibytes = field("/proc/meminfo", "MemAvailable");
+  if (!kibibytes.empty()) return index_t{std::stoll(kibibytes)} << 10;
+  return index_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
+}
+
+index_t available_device_bytes(const ChosenBackend& chosen) {
+  return chosen.name == "cuda" ? free_cuda_bytes() : available_host_bytes();
+}
+
+}  // namespace spectx::support
