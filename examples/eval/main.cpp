@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// spectx-eval: recall, loss and needles of a retrieval head on texts.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <optional>
+
+#include "eval/evaluation.hpp"
+#include "eval/report.hpp"
+#include "eval/texts.hpp"
+#include "llama/tokenizer_config.hpp"
+#include "spectx/cpu/backend.hpp"
+#include "support/args.hpp"
+#include "support/atomic_file.hpp"
+#include "support/progress.hpp"
+
+namespace spectx::eval {
+namespace {
+
+/// Everything that lives as long as the program runs.
+class Program {
+ public:
+  explicit Program(const Options& options);
+  void run();
+
+ private:
+  void load();
+  std::unique_ptr<Runner> make_runner(index_t length);
+  LengthFigures evaluate(index_t length);
+  const Options& options() const { return report_.options; }
+
+  Report report_;
+  std::optional<support::AtomicFile> json_file_;
+  std::optional<support::AtomicFile> csv_file_;
+  io::Gguf file_;
+  llama::LlamaConfig model_;
+  llama::Tokenizer tokenizer_;
+  std::vector<Text> texts_;
+  std::unique_ptr<Backend> backend_;
+  std::optional<llama::LlamaWeights> weights_;
+  std::optional<llama::LoadedHead> head_;
+};
+
+std::optional<support::AtomicFile> output(const std::string& path) {
+  if (path.empty()) return std::nullopt;
+  return support::AtomicFile(path);
+}
+
+Program::Program(const Options& options)
+    : report_{.options = options, .backend = "cpu", .lengths = {}},
+      json_file_(output(options.json)),
+      csv_file_(output(options.csv)),
+      file_(options.model),
+      model_(llama::llama_config(file_)),
+      tokenizer_(llama::tokenizer_config(file_)),
+      texts_(read_texts(options.texts, tokenizer_)),
+      backend_(make_cpu_backend({.threads = options.threads})) {
+  const index_t longest = options.lengths.back();
+  if (longest > model_.context_length) {
+    throw InvalidArgument("--lengths " + std::to_string(longest) + " is more than the model's " +
+                          "context of " + std::to_string(model_.context_length));
+  }
+  for (const index_t length : options.lengths) long_texts(texts_, length + 1, options.max_texts);
+}
+
+void Program::load() {
+  const Stream stream = backend_->make_stream();
+  weights_.emplace(*backend_, file_, model_, options().dtype, stream);
+  head_ = llama::load_head(*backend_, io::Safetensors(options().head),
+                           llama::model_shape(model_, options().dtype), weights_->all().embeddings,
+                           options().dtype, stream);
+}
+
+std::unique_ptr<Runner> Program::make_runner(index_t length) {
+  const Options& o = options();
+  index_t budget = o.sinks + o.window + 1;
+  for (const index_t b : o.budgets) {
+    if (b <= length - o.positions) budget = std::max(budget, b);
+  }
+  const index_t memory = index_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
+  return std::make_unique<Runner>(
+      *backend_, *weights_, *head_,
+      RunnerConfig{.selection = {.budget = budget, .sinks = o.sinks, .recent_window = o.window},
+                   .reduce = o.reduce,
+                   .max_length = length,
+                   .device_bytes = memory});
+}
+
+LengthFigures Program::evaluate(index_t length) {
+  const Options& o = options();
+  const auto runner = make_runner(length);
+  Evaluation evaluation(*runner, runner->pool().shape(),
+                        {.selectors = o.selectors,
+                         .budgets = o.budgets,
+                         .length = length,
+                         .positions = o.positions,
+                         .rule = {.budget = 0, .sinks = o.sinks, .recent_window = o.window},
+                         .buffers = o.buffers,
+                         .seed = o.seed});
+  const auto texts = long_texts(texts_, length + 1, o.max_texts);
+  const auto count = static_cast<index_t>(texts.size());
+  support::Progress progress(std::to_string(length) + " tokens", "tokens",
+                             count * (length - o.positions + evaluation.steps()));
+  index_t done = 0;
+  for (const Text* text : texts) {
+    evaluation.measure(text->name,
+                       std::span(text->tokens).first(static_cast<std::size_t>(length + 1)),
+                       [&](index_t tokens) { progress.update(done += tokens); });
+  }
+  return evaluation.figures();
+}
+
+void Program::run() {
+  load();
+  for (const index_t length : options().lengths) {
+    report_.lengths.push_back(evaluate(length));
+    std::fputs(table(report_.lengths.back(), options()).c_str(), stdout);
+    if (std::fflush(stdout) != 0) throw FileError("standard output cannot be written");
+  }
+  if (json_file_) json_file_->replace([&](std::ostream& out) { write_json(report_, out); });
+  if (csv_file_) csv_file_->replace([&](std::ostream& out) { write_csv(report_, out); });
+}
+
+int run_command(int argc, const char* const* argv) {
+  const Options options = read_options(argc, argv);
+  if (options.wants_help) {
+    std::fputs(help_text().c_str(), stdout);
+    return 0;
+  }
+  check_budgets(options);
+  Program(options).run();
+  return 0;
+}
+
+}  // namespace
+}  // namespace spectx::eval
+
+int main(int argc, char** argv) {
+  return spectx::support::run_program("spectx-eval",
+                                      [&] { return spectx::eval::run_command(argc, argv); });
+}

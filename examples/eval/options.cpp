@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "eval/options.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include "support/args.hpp"
+
+namespace spectx::eval {
+namespace {
+
+using support::Args;
+using support::Flag;
+using support::UsageError;
+
+constexpr index_t kMostTokens = index_t{1} << 30;
+
+constexpr std::array<Flag, 19> kFlags = {{
+    {"--model", "FILE.gguf", "a model of the Llama family"},
+    {"--head", "FILE.safetensors", "its retrieval head"},
+    {"--texts", "PATH[,PATH]", "text files, or folders of them; each is one text"},
+    {"--lengths", "N[,N]", "tokens that are read of a text (default 8192)"},
+    {"--budgets", "N[,N]", "rows that each KV head reads (default 256,512,1024)"},
+    {"--max-texts", "N", "measure the first N texts that are long enough (default: all)"},
+    {"--positions", "N", "last tokens of a text that are measured (default 128)"},
+    {"--selectors", "NAME[,NAME]",
+     "who selects: head, shared (best set for all layers), per-layer (best\n"
+     "sets), pages (bounds of 16 keys, as Quest), recent, random (default: all)"},
+    {"--sinks", "N", "first tokens that are always selected (default 4)"},
+    {"--window", "N", "last tokens that are always selected (default 64)"},
+    {"--group", "HOW", "max (default) or mean over the query heads of a KV head"},
+    {"--buffers", "X[,X]", "slots as multiples of the budget (default 1,1.5,2,3,4)"},
+    {"--seed", "S", "of the random selector (default 0)"},
+    {"--threads", "N", "default: one a core"},
+    {"--dtype", "TYPE", "of weights and cached rows: bf16 (default), f16 or f32"},
+    {"--json", "FILE", "write every figure there"},
+    {"--csv", "FILE", "write the table there"},
+    {"--help", "", "this text"},
+    {"-h", "", ""},
+}};
+
+std::vector<std::string> split(const std::string& list) {
+  std::vector<std::string> parts;
+  for (std::size_t at = 0; at <= list.size();) {
+    const std::size_t end = std::min(list.find(',', at), list.size());
+    parts.push_back(list.substr(at, end - at));
+    at = end + 1;
+  }
+  return parts;
+}
+
+/// Numbers in [min, max], each once, ascending.
+template <class Number>
+std::vector<Number> numbers(const Args& args, std::string_view name, std::string_view otherwise,
+                            Number min, Number max) {
+  std::vector<Number> all;
+  for (const std::string& part : split(args.text(name, otherwise))) {
+    Number n{};
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), n);
+    if (error != std::errc() || end != part.data() + part.size() || !(n >= min && n <= max)) {
+      throw UsageError(std::string(name) + " must be numbers from " + std::to_string(min) +
+                       " on, with commas between them, not \"" + args.text(name) + "\"");
+    }
+    all.push_back(n);
+  }
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+  return all;
+}
+
+std::vector<Selector> read_selectors(const Args& args) {
+  std::vector<Selector> all;
+  for (std::size_t i = 0; i < kSelectorNames.size(); ++i) all.push_back(static_cast<Selector>(i));
+  if (!args.has("--selectors")) return all;
+  std::vector<std::string> asked = split(args.text("--selectors"));
+  for (const std::string& name : asked) {
+    if (std::find(kSelectorNames.begin(), kSelectorNames.end(), name) == kSelectorNames.end()) {
+      throw UsageError("--selectors has no \"" + name + "\"");
+    }
+  }
+  std::erase_if(all, [&](Selector s) {
+    return std::find(asked.begin(), asked.end(), name_of(s)) == asked.end();
+  });
+  return all;
+}
+
+}  // namespace
+
+Options read_options(int argc, const char* const* argv) {
+  const Args args(argc, argv, kFlags);
+  Options o;
+  o.wants_help = args.has("--help") || args.has("-h");
+  if (o.wants_help) return o;
+  for (const char* needed : {"--model", "--head", "--texts"}) {
+    if (args.text(needed).empty()) throw UsageError(std::string(needed) + " is missing");
+  }
+  o.model = args.text("--model");
+  o.head = args.text("--head");
+  o.texts = split(args.text("--texts"));
+  o.lengths = numbers<index_t>(args, "--lengths", "8192", 2, kMostTokens);
+  o.budgets = numbers<index_t>(args, "--budgets", "256,512,1024", 1, kMostTokens);
+  o.selectors = read_selectors(args);
+  o.buffers = numbers<double>(args, "--buffers", "1,1.5,2,3,4", 1, 1024);
+  o.max_texts = args.count("--max-texts", 0, 1, kMostTokens);
+  o.positions = args.count("--positions", o.positions, 1, kMostTokens);
+  o.sinks = args.count("--sinks", o.sinks, 0, kMostTokens);
+  o.window = args.count("--window", o.window, 1, kMostTokens);
+  o.reduce = args.choice("--group", "max", {"max", "mean"}) == "max" ? GroupReduce::max
+                                                                     : GroupReduce::mean;
+  o.seed = static_cast<std::uint64_t>(args.count("--seed", 0));
+  o.threads = static_cast<int>(args.count("--threads", 0, 1, 4096));
+  const std::string dtype = args.choice("--dtype", "bf16", {"bf16", "f16", "f32"});
+  o.dtype = dtype == "bf16" ? DType::bf16 : dtype == "f16" ? DType::f16 : DType::f32;
+  o.json = args.text("--json");
+  o.csv = args.text("--csv");
+  if (!o.json.empty() && o.json == o.csv) throw UsageError("--json and --csv name one file");
+  return o;
+}
+
+std::string help_text() {
+  const std::span<const Flag> shown(kFlags.data(), kFlags.size() - 1);
+  return "spectx-eval: what a retrieval head's selections keep of a model's attention, and what\n"
+         "they cost, on texts.\n\n"
+         "spectx-eval --model FILE.gguf --head FILE.safetensors --texts FOLDER [--json FILE]\n\n" +
+         support::describe(shown) +
+         "\nThe table goes to standard output, everything else to standard error.\n"
+         "Exit codes: 0; 1 after an error; 2 for a wrong command line.\n";
+}
+
+void check_budgets(const Options& o) {
+  const std::string forced =
+      "--sinks " + std::to_string(o.sinks) + " and --window " + std::to_string(o.window);
+  if (o.budgets.front() <= o.sinks + o.window) {
+    throw InvalidArgument("--budgets " + std::to_string(o.budgets.front()) +
+                          " must be larger than " + forced + " together");
+  }
+  for (const index_t length : o.lengths) {
+    const index_t first = length - o.positions;
+    if (first <= o.sinks + o.window + 1) {
+      throw InvalidArgument("--lengths " + std::to_string(length) + " leaves no room for " +
+                            forced + " before the last --positions " + std::to_string(o.positions));
+    }
+    for (const index_t budget : o.budgets) {
+      if (budget <= first || budget >= length) continue;
+      throw InvalidArgument("--budgets " + std::to_string(budget) +
+                            " is the length of a text within its last --positions " +
+                            std::to_string(o.positions) + ": at --lengths " +
+                            std::to_string(length) + " it must be at most " +
+                            std::to_string(first) + ", or the whole length");
+    }
+  }
+}
+
+}  // namespace spectx::eval

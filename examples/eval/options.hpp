@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "eval/selections.hpp"
+#include "spectx/backend.hpp"
+
+namespace spectx::eval {
+
+/// The command line of spectx-eval.
+struct Options {
+  bool wants_help = false;
+  std::string model;
+  std::string head;
+  std::vector<std::string> texts;  // files and folders
+  std::vector<index_t> lengths;    // ascending
+  std::vector<index_t> budgets;    // ascending
+  std::vector<Selector> selectors;
+  std::vector<double> buffers;  // slots as multiples of the budget
+  index_t max_texts = 0;        // 0: all
+  index_t positions = 128;
+  index_t sinks = 4;
+  index_t window = 64;
+  GroupReduce reduce = GroupReduce::max;
+  std::uint64_t seed = 0;
+  int threads = 0;  // 0: one a core
+  DType dtype = DType::bf16;
+  std::string json;  // empty: none
+  std::string csv;
+};
+
+/// Throws support::UsageError.
+Options read_options(int argc, const char* const* argv);
+
+std::string help_text();
+
+/// Throws InvalidArgument for a budget that does not hold the forced rows, or that only a part of
+/// the measured positions exceeds.
+void check_budgets(const Options& options);
+
+}  // namespace spectx::eval

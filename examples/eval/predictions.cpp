@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "eval/predictions.hpp"
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+
+namespace spectx::eval {
+namespace {
+
+using Array = Eigen::Map<const Eigen::ArrayXf>;
+
+Array array(std::span<const float> x) { return {x.data(), static_cast<Eigen::Index>(x.size())}; }
+
+double log_sum_exp(std::span<const float> logits) {
+  const float top = array(logits).maxCoeff();
+  const double sum = (array(logits) - top).exp().cast<double>().sum();
+  return static_cast<double>(top) + std::log(sum);
+}
+
+std::ptrdiff_t likeliest(std::span<const float> logits) {
+  return std::max_element(logits.begin(), logits.end()) - logits.begin();
+}
+
+}  // namespace
+
+void Predictions::clear() {
+  logits_.clear();
+  log_sum_.clear();
+}
+
+void Predictions::add(std::span<const float> logits) {
+  logits_.insert(logits_.end(), logits.begin(), logits.end());
+  log_sum_.push_back(log_sum_exp(logits));
+}
+
+double Predictions::loss(index_t position, std::int32_t next) const {
+  return log_sum_[static_cast<std::size_t>(position)] -
+         static_cast<double>(row(position)[static_cast<std::size_t>(next)]);
+}
+
+Predictions::Difference Predictions::compare(index_t position, std::span<const float> logits,
+                                             std::int32_t next) const {
+  const std::span<const float> full = row(position);
+  const double full_sum = log_sum_[static_cast<std::size_t>(position)];
+  const double sum = log_sum_exp(logits);
+  const auto weights = (array(full) - static_cast<float>(full_sum)).exp();
+  const double moved = (weights * (array(full) - array(logits))).cast<double>().sum();
+  return {.loss = sum - static_cast<double>(logits[static_cast<std::size_t>(next)]),
+          .kl = std::max(0.0, moved - (full_sum - sum)),  // rounding
+          .agrees = likeliest(full) == likeliest(logits)};
+}
+
+}  // namespace spectx::eval
