@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // spectx-eval: recall, loss and needles of a retrieval head on texts.
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -11,9 +9,9 @@
 #include "eval/report.hpp"
 #include "eval/texts.hpp"
 #include "llama/tokenizer_config.hpp"
-#include "spectx/cpu/backend.hpp"
 #include "support/args.hpp"
 #include "support/atomic_file.hpp"
+#include "support/backend.hpp"
 #include "support/progress.hpp"
 
 namespace spectx::eval {
@@ -38,7 +36,7 @@ class Program {
   llama::LlamaConfig model_;
   llama::Tokenizer tokenizer_;
   std::vector<Text> texts_;
-  std::unique_ptr<Backend> backend_;
+  support::ChosenBackend chosen_;
   std::optional<llama::LlamaWeights> weights_;
   std::optional<llama::LoadedHead> head_;
 };
@@ -49,14 +47,16 @@ std::optional<support::AtomicFile> output(const std::string& path) {
 }
 
 Program::Program(const Options& options)
-    : report_{.options = options, .backend = "cpu", .lengths = {}},
+    : report_{.options = options, .backend = "", .device = "", .lengths = {}},
       json_file_(output(options.json)),
       csv_file_(output(options.csv)),
       file_(options.model),
       model_(llama::llama_config(file_)),
       tokenizer_(llama::tokenizer_config(file_)),
       texts_(read_texts(options.texts, tokenizer_)),
-      backend_(make_cpu_backend({.threads = options.threads})) {
+      chosen_(support::make_backend({.wanted = options.backend, .threads = options.threads})) {
+  report_.backend = chosen_.name;
+  report_.device = chosen_.device;
   const index_t longest = options.lengths.back();
   if (longest > model_.context_length) {
     throw InvalidArgument("--lengths " + std::to_string(longest) + " is more than the model's " +
@@ -66,9 +66,10 @@ Program::Program(const Options& options)
 }
 
 void Program::load() {
-  const Stream stream = backend_->make_stream();
-  weights_.emplace(*backend_, file_, model_, options().dtype, stream);
-  head_ = llama::load_head(*backend_, io::Safetensors(options().head),
+  Backend& backend = *chosen_.backend;
+  const Stream stream = backend.make_stream();
+  weights_.emplace(backend, file_, model_, options().dtype, stream);
+  head_ = llama::load_head(backend, io::Safetensors(options().head),
                            llama::model_shape(model_, options().dtype), weights_->all().embeddings,
                            options().dtype, stream);
 }
@@ -79,9 +80,10 @@ std::unique_ptr<Runner> Program::make_runner(index_t length) {
   for (const index_t b : o.budgets) {
     if (b <= length - o.positions) budget = std::max(budget, b);
   }
-  const index_t memory = index_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
+  // The planner counts the model's weights, which are there already, against the memory.
+  const index_t memory = support::available_device_bytes(chosen_) + weights_->bytes();
   return std::make_unique<Runner>(
-      *backend_, *weights_, *head_,
+      *chosen_.backend, *weights_, *head_,
       RunnerConfig{.selection = {.budget = budget, .sinks = o.sinks, .recent_window = o.window},
                    .reduce = o.reduce,
                    .max_length = length,

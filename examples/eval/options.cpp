@@ -16,7 +16,7 @@ using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 30;
 
-constexpr std::array<Flag, 19> kFlags = {{
+constexpr std::array<Flag, 20> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
     {"--head", "FILE.safetensors", "its retrieval head"},
     {"--texts", "PATH[,PATH]", "text files, or folders of them; each is one text"},
@@ -32,7 +32,8 @@ constexpr std::array<Flag, 19> kFlags = {{
     {"--group", "HOW", "max (default) or mean over the query heads of a KV head"},
     {"--buffers", "X[,X]", "slots as multiples of the budget (default 1,1.5,2,3,4)"},
     {"--seed", "S", "of the random selector (default 0)"},
-    {"--threads", "N", "default: one a core"},
+    {"--backend", "NAME", "cpu, cuda, or auto (the default): cuda where a device is there"},
+    {"--threads", "N", "of the CPU; default: one a core"},
     {"--dtype", "TYPE", "of weights and cached rows: bf16 (default), f16 or f32"},
     {"--json", "FILE", "write every figure there"},
     {"--csv", "FILE", "write the table there"},
@@ -109,6 +110,7 @@ Options read_options(int argc, const char* const* argv) {
   o.reduce = args.choice("--group", "max", {"max", "mean"}) == "max" ? GroupReduce::max
                                                                      : GroupReduce::mean;
   o.seed = static_cast<std::uint64_t>(args.count("--seed", 0));
+  o.backend = args.choice("--backend", "auto", {"auto", "cpu", "cuda"});
   o.threads = static_cast<int>(args.count("--threads", 0, 1, 4096));
   const std::string dtype = args.choice("--dtype", "bf16", {"bf16", "f16", "f32"});
   o.dtype = dtype == "bf16" ? DType::bf16 : dtype == "f16" ? DType::f16 : DType::f32;

@@ -25,7 +25,8 @@ struct Options {
   index_t window = 64;
   GroupReduce reduce = GroupReduce::max;
   std::uint64_t seed = 0;
-  int threads = 0;  // 0: one a core
+  std::string backend = "auto";
+  int threads = 0;  // of the CPU; 0: one a core
   DType dtype = DType::bf16;
   std::string json;  // empty: none
   std::string csv;

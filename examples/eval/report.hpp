@@ -12,7 +12,8 @@ namespace spectx::eval {
 
 struct Report {
   Options options;
-  std::string backend;
+  std::string backend;  // "cpu" or "cuda"
+  std::string device;
   std::vector<LengthFigures> lengths;
 };
 

@@ -20,7 +20,8 @@ Json options_json(const Report& report) {
           {"buffers", o.buffers},
           {"seed", o.seed},
           {"dtype", dtype_name(o.dtype)},
-          {"backend", report.backend}};
+          {"backend", report.backend},
+          {"device", report.device}};
 }
 
 Json row_json(const Row& row, double full_loss) {
