@@ -148,7 +148,8 @@ void gather_rows(benchmark::State& state) {
   pool.page_rows = 64;
   pool.page_columns = length / 64;
   pool.row_bytes = 512;
-  const index_t page_bytes = pool.page_rows * kKVHeads * pool.run_bytes();
+  pool.run = make_host_run(DType::bf16, DType::bf16, 256, pool.group_layers);
+  const index_t page_bytes = pool.page_rows * kKVHeads * pool.run.bytes;
   const index_t host_pages = requests * pool.page_columns;
   Buffer host(gpu.backend->memories().host, host_pages * page_bytes);
   Buffer device(gpu.backend->memories().device, requests * (slots / 64) * page_bytes);
@@ -179,7 +180,7 @@ void gather_rows(benchmark::State& state) {
   map.lists.miss_slots = miss_slots.data();
   map.lists.miss_counts = counts.data();
   const test::BatchData batch(*gpu.backend, selecting(requests, length));
-  bench::time_on_device(state, map.entries * misses * pool.run_bytes(), [&](int) {
+  bench::time_on_device(state, map.entries * misses * pool.run.bytes, [&](int) {
     gpu.backend->gather_rows({.batch = batch.get(),
                               .lists = map.lists,
                               .pool = pool,

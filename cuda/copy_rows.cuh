@@ -83,7 +83,9 @@ __device__ void copy_layers(const LayerRows& to, const LayerRows& from, int laye
 /// Calls body.operator()<Unit>() with the widest unit of which rows are multiples. Pages are
 /// aligned to it.
 template <class Body>
-void dispatch_unit(index_t row_bytes, Body&& body) {
+void dispatch_unit(const KVPoolView& pool, Body&& body) {
+  if (pool.run.is_lossy) throw Unsupported("a host tier of a smaller type is not supported here");
+  const index_t row_bytes = pool.row_bytes;
   if (row_bytes % 16 == 0) return body.template operator()<uint4>();
   if (row_bytes % 4 == 0) return body.template operator()<std::uint32_t>();
   if (row_bytes % 2 == 0) return body.template operator()<std::uint16_t>();

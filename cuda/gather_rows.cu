@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 void launch_gather_rows(const GatherRowsArgs& a, const Launch& on) {
   if (a.batch->items.empty()) return;
   const Params p{view_of(*a.batch), a.lists, a.pool, a.group};
-  dispatch_unit(a.pool.row_bytes, [&]<class Unit>() {
+  dispatch_unit(a.pool, [&]<class Unit>() {
     gather_rows_kernel<Unit><<<grid_of(a.max_blocks), kBlockThreads, 0, on.stream>>>(p);
   });
   check(cudaGetLastError());

@@ -72,7 +72,7 @@ void launch_move_rows(const MoveRowsArgs& a, const Launch& on) {
   const bool uses_link = a.from.kind == RowPlace::Kind::host || a.to.kind == RowPlace::Kind::host;
   const index_t most = uses_link ? kLinkBlocks : on.multiprocessors * kBlocksPerMultiprocessor;
   const index_t blocks = std::min(div_up((a.last - a.first) * a.pool.kv_heads, kBlockWarps), most);
-  dispatch_unit(a.pool.row_bytes, [&]<class Unit>() {
+  dispatch_unit(a.pool, [&]<class Unit>() {
     move_rows_kernel<Unit><<<grid_of(blocks), kBlockThreads, 0, on.stream>>>(p);
   });
   check(cudaGetLastError());

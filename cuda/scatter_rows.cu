@@ -79,7 +79,7 @@ void launch_scatter_rows(const ScatterRowsArgs& a, const Launch& on) {
   if (items == 0) return;
   const Params p{view_of(*a.batch), a.pool, a.write_batch};
   const index_t blocks = std::min(items * kItemBlocks, kMostBlocks);
-  dispatch_unit(a.pool.row_bytes, [&]<class Unit>() {
+  dispatch_unit(a.pool, [&]<class Unit>() {
     scatter_rows_kernel<Unit><<<grid_of(blocks), kBlockThreads, 0, on.stream>>>(p);
   });
   check(cudaGetLastError());

@@ -114,6 +114,7 @@ TEST_CASE("bytes_moved of rings, slots and moves between the tiers") {
   pool.group_layers = 2;
   pool.kv_heads = 2;
   pool.row_bytes = 192;
+  pool.run = make_host_run(DType::bf16, DType::bf16, 96, 2);
   pool.slots = 128;
   UpdateSlotsArgs update;
   update.batch = &three.batch;
@@ -135,4 +136,14 @@ TEST_CASE("bytes_moved of rings, slots and moves between the tiers") {
   REQUIRE(bytes_moved(move) == 2 * 20 * 2 * 2 * 192);
   move.layer = 1;
   REQUIRE(bytes_moved(move) == 2 * 20 * 2 * 192);
+
+  // One byte a number, and two scales of 4 bytes, in the host tier.
+  const HostRun lossy = make_host_run(DType::bf16, DType::f8_e4m3, 96, 2);
+  gather.pool.run = scatter.pool.run = move.pool.run = lossy;
+  gather.group = 0;
+  REQUIRE(bytes_moved(gather, 7) == 7 * 2 * (192 + 104));
+  REQUIRE(bytes_moved(scatter, 32 * 3) == 96 * 2 * (192 + 104));
+  REQUIRE(bytes_moved(move) == 2 * 20 * 2 * 192);
+  move.to.kind = RowPlace::Kind::host;
+  REQUIRE(bytes_moved(move) == 20 * 2 * (192 + 104));
 }

@@ -81,6 +81,8 @@ if(NOT EXISTS /dev/nvidiactl)
   refuses(2 "--backend cuda: this (program was built without CUDA|machine has no CUDA device)"
           ${model} ${head} ${short} --backend cuda)
 endif()
+refuses(2 "--host-dtype needs --device-memory" ${model} ${head} ${short} --backend cpu
+        --host-dtype fp8)
 refuses(2 "--window of at least 2" ${model} ${head} ${short} --window 1 --device-memory 1G)
 refuses(2 "unknown argument" ${model} ${head} ${short} --frobnicate)
 refuses(2 "--json and --trace name one file" ${model} ${head} ${short} --json a --trace a)
@@ -176,6 +178,8 @@ holds("${two_tiers}" selected_offloaded selected path)
 same("two tiers" "${one_tier}" "${two_tiers}" token_ids)
 same("two tiers" "${one_tier}" "${two_tiers}" full token_ids)
 same("two tiers" "${one_tier}" "${two_tiers}" comparison mean_kl_nats)
+runs(fp8 ${deep} --budget 72 --device-memory 18M --host-memory 64M --host-dtype fp8)
+holds("${fp8}" selected_offloaded selected path)
 
 runs(cut ${model} ${head} --prompt-file "${FOLDER}/long.txt" ${few} --truncate)
 holds("${cut}" 504 prompt_tokens)

@@ -5,8 +5,10 @@
 #include <limits>
 
 #include "catch.hpp"
+#include "support/host_reference.hpp"
 
 using spectx::bf16_t;
+using spectx::f8_e4m3_t;
 using spectx::from_float;
 using spectx::half_t;
 using spectx::to_float;
@@ -85,4 +87,32 @@ TEMPLATE_TEST_CASE("from_float rounds to nearest even", "", half_t, bf16_t) {
   const float infinity = std::numeric_limits<float>::infinity();
   REQUIRE(to_float(from_float<TestType>(infinity)) == infinity);
   REQUIRE(to_float(from_float<TestType>(-infinity)) == -infinity);
+}
+
+TEST_CASE("every e4m3 has the value of its definition and survives the round trip") {
+  for (unsigned bits = 0; bits < 256; ++bits) {
+    const float value = to_float(f8_e4m3_t{static_cast<std::uint8_t>(bits)});
+    const double expected = spectx::test::f8_by_definition(bits);
+    CAPTURE(bits);
+    REQUIRE(from_float<f8_e4m3_t>(value).bits == bits);
+    REQUIRE((std::isnan(expected) ? std::isnan(value) : static_cast<double>(value) == expected));
+  }
+}
+
+TEST_CASE("from_float rounds to the nearest e4m3, at most to 448") {
+  const auto check = [](float x) {
+    CAPTURE(x);
+    const unsigned expected = std::isnan(x) ? 0x7fU | (std::signbit(x) ? 0x80U : 0U)
+                                            : spectx::test::f8_by_search(static_cast<double>(x));
+    REQUIRE(from_float<f8_e4m3_t>(x).bits == expected);
+  };
+  std::uint32_t state = 12345;
+  for (int i = 0; i < 20000; ++i) {
+    state = state * 1664525U + 1013904223U;
+    check(std::bit_cast<float>(state));
+    // Its exponents, and what lies between two numbers.
+    check(std::ldexp(static_cast<float>(state >> 20) / 256, static_cast<int>(state % 21) - 12));
+  }
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const float x : {0.0F, -0.0F, 448.0F, 464.0F, 480.0F, -1e30F, infinity, -infinity}) check(x);
 }

@@ -48,7 +48,7 @@ TEST_CASE("a pool refuses a plan that cannot work") {
   refuses([](PoolPlan& p) { p.write_batch = 0; });
   refuses([](PoolPlan& p) { p.write_batch = 8; });
   PoolPlan lossy = pool_plan();
-  lossy.host_dtype = DType::f8_e4m3;
+  lossy.host_dtype = DType::f16;
   REQUIRE_THROWS_AS(KVPool(*backend, pool_shape(), lossy, backend->memories()), Unsupported);
   ModelShape shape = pool_shape();
   shape.kv_heads = 3;

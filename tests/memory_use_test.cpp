@@ -74,6 +74,7 @@ TEST_CASE("predicted use is what requests hold, wherever they are") {
   const toy::Model sizes(*backend, 1);
   PlannerConfig config = config_of(sizes);
   config.force_host_tier = true;
+  config.host_dtype = GENERATE(DType::f32, DType::f8_e4m3, DType::i8);
   MemoryPlanner planner(sizes.shape, config);
   ToyLoop loop(*backend, planner.pool_plan());
   const auto groups = static_cast<std::int32_t>(loop.pool.layout().groups);

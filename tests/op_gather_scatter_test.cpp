@@ -20,10 +20,13 @@ void copy_run(PoolData& pool, index_t request, index_t group, index_t head, inde
               index_t slot, bool to_host) {
   const index_t end = std::min((group + 1) * pool.s.group_layers, pool.s.layers);
   for (index_t layer = group * pool.s.group_layers; layer < end; ++layer) {
-    std::byte* const device =
-        pool.device_pages.data() + pool.device_row(true, request, layer, head, slot);
-    std::byte* const host = pool.host_pages.data() + pool.host_row(request, layer, head, token);
-    std::memcpy(to_host ? host : device, to_host ? device : host, at(pool.row_bytes()));
+    const std::size_t device = pool.device_row(true, request, layer, head, slot);
+    const std::size_t host = pool.host_row(request, layer, head, token);
+    if (to_host) {
+      pool.copy_to_host(device, host, layer);
+    } else {
+      pool.copy_to_device(host, device, layer);
+    }
   }
 }
 
@@ -54,11 +57,12 @@ void hold(PoolData& pool, index_t request, index_t first, index_t last) {
 TEST_CASE("gather_rows fetches the misses of one group into their slots, where it is offloaded") {
   const NamedBackend b = GENERATE(from_range(backends()));
   const index_t group = GENERATE(0, 1, 2);
-  CAPTURE(b.name, group);
-  PoolData pool(*b.backend, {.requests = 3});
+  const PoolShape shape = tier_shape(3, GENERATE(from_range(host_types())), GENERATE(false, true));
+  CAPTURE(b.name, group, dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim);
+  PoolData pool(*b.backend, shape);
   pool.resident_groups = {1, 0, 3};
   pool.upload();
-  PoolData expected(*b.backend, {.requests = 3});
+  PoolData expected(*b.backend, shape);
   // Item 1 does not select: what its list says is not for this step.
   const std::vector<ScheduledItem> items = {selecting(1, 40),
                                             {.request = {0}, .first = 20, .rows = 1},
@@ -94,16 +98,17 @@ TEST_CASE("gather_rows fetches the misses of one group into their slots, where i
         {.batch = batch.get(), .lists = lists, .pool = pool.view(), .group = group}, stream);
   });
   pool.download();
-  REQUIRE(pool.device_pages == expected.device_pages);
-  REQUIRE(pool.host_pages == expected.host_pages);
+  REQUIRE((pool.device_pages == expected.device_pages));
+  REQUIRE((pool.host_pages == expected.host_pages));
 }
 
 TEST_CASE("scatter_rows writes waiting rows through once there are enough") {
   const NamedBackend b = GENERATE(from_range(backends()));
   const index_t write_batch = GENERATE(1, 3, 4, 5);
-  CAPTURE(b.name, write_batch);
-  PoolData pool(*b.backend, {.requests = 4});
-  PoolData expected(*b.backend, {.requests = 4});
+  const PoolShape shape = tier_shape(4, GENERATE(from_range(host_types())), GENERATE(false, true));
+  CAPTURE(b.name, write_batch, dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim);
+  PoolData pool(*b.backend, shape);
+  PoolData expected(*b.backend, shape);
   for (PoolData* p : {&pool, &expected}) {
     p->resident_groups = {1, 0, 3, 2};
     p->durable = {30, 20, 10, 40};
@@ -138,7 +143,7 @@ TEST_CASE("scatter_rows writes waiting rows through once there are enough") {
                             stream);
   });
   pool.download();
-  REQUIRE(pool.host_pages == expected.host_pages);
-  REQUIRE(pool.device_pages == expected.device_pages);
+  REQUIRE((pool.host_pages == expected.host_pages));
+  REQUIRE((pool.device_pages == expected.device_pages));
   REQUIRE(pool.durable == expected.durable);
 }

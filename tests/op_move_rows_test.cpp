@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <optional>
+
 #include "catch.hpp"
 #include "support/backends.hpp"
 #include "support/pool_data.hpp"
@@ -21,18 +23,14 @@ void fill_slots(PoolData& pool) {
   }
 }
 
-struct Bytes {
-  std::vector<std::byte>* memory;
-  std::size_t offset;
-};
-
-/// Where a token's row is; no memory: it has no slot.
-Bytes find(PoolData& pool, Kind kind, index_t layer, index_t head, index_t token) {
-  if (kind == Kind::host) return {&pool.host_pages, pool.host_row(kRequest, layer, head, token)};
+/// Offset of a token's row in its tier; none: it has no slot.
+std::optional<std::size_t> find(const PoolData& pool, Kind kind, index_t layer, index_t head,
+                                index_t token) {
+  if (kind == Kind::host) return pool.host_row(kRequest, layer, head, token);
   const bool in_slots = kind == Kind::slots;
   const index_t n = in_slots ? pool.slot_of_token[pool.token_entry(kRequest, head, token)] : token;
-  if (n < 0) return {nullptr, 0};
-  return {&pool.device_pages, pool.device_row(in_slots, kRequest, layer, head, n)};
+  if (n < 0) return std::nullopt;
+  return pool.device_row(in_slots, kRequest, layer, head, n);
 }
 
 void move_by_definition(PoolData& pool, index_t group, Kind from, Kind to, index_t first,
@@ -42,11 +40,17 @@ void move_by_definition(PoolData& pool, index_t group, Kind from, Kind to, index
   for (index_t layer = group * s.group_layers; layer < end; ++layer) {
     for (index_t head = 0; head < s.kv_heads; ++head) {
       for (index_t token = first; token < last; ++token) {
-        const Bytes source = find(pool, from, layer, head, token);
-        const Bytes target = find(pool, to, layer, head, token);
-        if (source.memory == nullptr || target.memory == nullptr) continue;
-        std::memcpy(target.memory->data() + target.offset, source.memory->data() + source.offset,
-                    at(pool.row_bytes()));
+        const auto source = find(pool, from, layer, head, token);
+        const auto target = find(pool, to, layer, head, token);
+        if (!source || !target) continue;
+        if (from == Kind::host) {
+          pool.copy_to_device(*source, *target, layer);
+        } else if (to == Kind::host) {
+          pool.copy_to_host(*source, *target, layer);
+        } else {
+          std::memcpy(&pool.device_pages[*target], &pool.device_pages[*source],
+                      at(pool.row_bytes()));
+        }
       }
     }
   }
@@ -74,8 +78,10 @@ TEST_CASE("move_rows copies the rows of a group between any two places and touch
   const Kind target = to;
   const index_t begin = first;
   const index_t end = last;
-  CAPTURE(b.name, static_cast<int>(source), static_cast<int>(target), group, begin, end);
-  PoolData pool(*b.backend, {});
+  const PoolShape shape = tier_shape(2, GENERATE(from_range(host_types())), GENERATE(false, true));
+  CAPTURE(b.name, static_cast<int>(source), static_cast<int>(target), group, begin, end,
+          dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim);
+  PoolData pool(*b.backend, shape);
   fill_slots(pool);
   pool.upload();
   run_on(*b.backend, [&](StreamView stream) {
@@ -88,10 +94,10 @@ TEST_CASE("move_rows copies the rows of a group between any two places and touch
                           .last = end},
                          stream);
   });
-  PoolData expected(*b.backend, {});
+  PoolData expected(*b.backend, shape);
   fill_slots(expected);
   move_by_definition(expected, group, source, target, begin, end);
   pool.download();
-  REQUIRE(pool.device_pages == expected.device_pages);
-  REQUIRE(pool.host_pages == expected.host_pages);
+  REQUIRE((pool.device_pages == expected.device_pages));
+  REQUIRE((pool.host_pages == expected.host_pages));
 }

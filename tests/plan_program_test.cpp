@@ -95,6 +95,10 @@ TEST_CASE("a table and the same as JSON") {
   CHECK_FALSE(j.contains("predicted_best"));
   const json rated = plan_json(std::string(kLlama) + "--device-rate 3000 --link-rate 50");
   CHECK(rated["predicted_best"]["tokens_per_s"] >= rated["predicted_step"]["tokens_per_s"]);
+  const json fp8 = plan_json(std::string(kLlama) + "--host-dtype fp8");
+  CHECK(fp8["plan"]["host_dtype"] == "f8_e4m3");
+  CHECK(fp8["plan"]["group_layers"] == 8);
+  CHECK(fp8["plan"]["host_page_bytes"] == 64 * 8 * (8 * 256 + 64));
   const json one = plan_json(std::string(kLlama) + "--one-memory --requests 8");
   CHECK(one["plan"]["slots"] == 0);
   CHECK(one["host_bytes"]["cap"] == 0);
@@ -170,6 +174,8 @@ TEST_CASE("wrong usage is told with exit code 2") {
 TEST_CASE("what cannot be is told with exit code 1 and a way out") {
   check_refused(std::string(kLlama) + "--device-memory 16G", 1, "--device-memory");
   check_refused(std::string(kLlama) + "--device-memory 18G --host-memory 1G", 1, "--host-memory");
+  check_refused(std::string(kLlama) + "--host-dtype bf16", 2,
+                "--host-dtype must be one of fp8, int8");
   check_refused(std::string(kLlama) + "--budget 68", 1, "budget must be larger than sinks");
   check_refused("--layers 3 --query-heads 3 --kv-heads 2 --hidden 99 --vocab 10", 1, "kv_heads");
   check_refused("--config no-such-file.json", 1, "cannot be opened");

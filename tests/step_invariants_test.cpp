@@ -22,12 +22,15 @@ struct Run {
   int move_every = kNeverMoves;  // steps
   bool is_dense = false;
   int neighbours = 0;
+  DType host_dtype = DType::f32;
 };
 
 /// A prompt and kSteps decode steps, in a pool and on a backend of their own.
 ToyTrace trace_of(const SelectionConfig& rule, const Run& run) {
   const auto backend = make_backend({.threads = run.threads, .two_memories = run.slots > 0});
-  ToyLoop loop(*backend, toy_plan(rule, run.slots));
+  PoolPlan plan = toy_plan(rule, run.slots);
+  plan.host_dtype = run.host_dtype;
+  ToyLoop loop(*backend, plan);
   ToyDecode decode;
   const std::array<std::int32_t, 1> token = {9};
   for (int n = 0; n < run.neighbours; ++n) {
@@ -106,6 +109,24 @@ TEST_CASE("1: neither slots, placement, neighbours nor threads change a bit") {
     const Run offloaded{.threads = threads, .slots = 64, .resident_groups = 1};
     REQUIRE(difference(trace_of(kSparse, offloaded), alone) == "");
   }
+}
+
+TEST_CASE("1: with a lossy host tier, the same placement and evictions give the same bits") {
+  const DType host_dtype = GENERATE(DType::f8_e4m3, DType::i8);
+  CAPTURE(dtype_name(host_dtype));
+  const auto run = [&](int threads, int neighbours) {
+    return trace_of(kSparse, {.threads = threads,
+                              .slots = 64,
+                              .resident_groups = 1,
+                              .move_every = 10,
+                              .neighbours = neighbours,
+                              .host_dtype = host_dtype});
+  };
+  const ToyTrace alone = run(1, 0);
+  REQUIRE(difference(run(3, 0), alone) == "");
+  REQUIRE(difference(run(1, 2), alone) == "");
+  REQUIRE(difference(trace_of(kSparse, {.host_dtype = host_dtype}), trace_of(kSparse, {})) == "");
+  REQUIRE(difference(alone, trace_of(kSparse, {})) != "");
 }
 
 TEST_CASE("3: the selection is the same with one memory and with two") {

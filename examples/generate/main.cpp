@@ -109,6 +109,9 @@ void Program::choose_backend() {
   if (options().sets_host_bytes && !report_.has_host_tier) {
     throw support::UsageError("--host-memory needs --device-memory");
   }
+  if (options().host_dtype && !report_.has_host_tier) {
+    throw support::UsageError("--host-dtype needs --device-memory");
+  }
   if (report_.has_host_tier && options().selection.recent_window < 2) {
     throw support::UsageError("a host tier needs a --window of at least 2");
   }
@@ -142,7 +145,8 @@ void Program::load() {
                              .max_length = max_length,
                              .chunk_rows = kChunkRows,
                              .device_bytes = device_bytes(),
-                             .host_bytes = options().host_bytes});
+                             .host_bytes = options().host_bytes,
+                             .host_dtype = options().host_dtype});
   } catch (const OutOfMemory& error) {
     const bool is_host = error.tier() == Tier::host;
     const std::string flag = is_host ? "--host-memory" : "--device-memory";

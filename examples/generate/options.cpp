@@ -14,7 +14,7 @@ using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 30;
 
-constexpr std::array<Flag, 25> kFlags = {{
+constexpr std::array<Flag, 26> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
     {"--head", "FILE.safetensors", "its retrieval head; not needed with --full"},
     {"--prompt", "TEXT", "the prompt; without it, standard input"},
@@ -38,6 +38,7 @@ constexpr std::array<Flag, 25> kFlags = {{
      "most of the GPU's memory to use (64M, 2G; default: what is free);\n"
      "on a CPU: keep two tiers apart and give the device this much"},
     {"--host-memory", "BYTES", "most for the host tier (default 4G)"},
+    {"--host-dtype", "TYPE", "of the host tier: fp8 or int8 (default: as --dtype, without loss)"},
     {"--json", "FILE", "write the figures and the tokens there"},
     {"--trace", "FILE", "write a trace for ui.perfetto.dev or chrome://tracing there"},
     {"--help", "", "this text"},
@@ -96,6 +97,7 @@ Options read_options(int argc, const char* const* argv) {
   o.device_bytes = args.bytes("--device-memory", 0);
   o.host_bytes = args.bytes("--host-memory", index_t{4} << 30);
   o.sets_host_bytes = args.has("--host-memory");
+  o.host_dtype = support::host_dtype(args);
   o.json = args.text("--json");
   o.trace = args.text("--trace");
   check_together(o);

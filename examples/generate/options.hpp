@@ -33,7 +33,8 @@ struct Options {
   index_t device_bytes = 0;  // cap; 0: what the device has
   index_t host_bytes = 0;
   bool sets_host_bytes = false;
-  std::string json;  // empty: none
+  std::optional<DType> host_dtype;  // none: as dtype
+  std::string json;                 // empty: none
   std::string trace;
 };
 

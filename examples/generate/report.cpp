@@ -113,8 +113,12 @@ void add_notes(Table& table, const Report& r) {
                                              megabytes(double(r.memory.planned_device_bytes)) +
                                              ")");
   if (r.has_host_tier) {
-    table.note("  in the host tier", megabytes(double(r.memory.host_bytes)) + " (planned " +
-                                         megabytes(double(r.memory.planned_host_bytes)) + ")");
+    table.note("  in the host tier",
+               megabytes(double(r.memory.host_bytes)) + " (planned " +
+                   megabytes(double(r.memory.planned_host_bytes)) + ")" +
+                   (r.options.host_dtype
+                        ? std::string(", in ") + dtype_name(*r.options.host_dtype) + ", with loss"
+                        : ""));
   }
   table.note("memory of the model", megabytes(double(r.model_bytes)) + ", of the head's weights " +
                                         megabytes(double(r.head_bytes)));

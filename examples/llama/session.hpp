@@ -19,10 +19,11 @@ enum class Attention { full, selected };
 
 struct SessionConfig {
   SelectionConfig selection;
-  index_t max_length = 0;    // tokens of the request, its output included
-  index_t chunk_rows = 512;  // prompt tokens of one step
-  index_t device_bytes = 0;  // cap, the model's own memory included
-  index_t host_bytes = 0;    // cap of the host tier
+  index_t max_length = 0;             // tokens of the request, its output included
+  index_t chunk_rows = 512;           // prompt tokens of one step
+  index_t device_bytes = 0;           // cap, the model's own memory included
+  index_t host_bytes = 0;             // cap of the host tier
+  std::optional<DType> host_dtype{};  // f8_e4m3 or i8; none: the rows' own
 };
 
 /// What one decode step read.

@@ -25,6 +25,7 @@ constexpr std::array kFlags = {
     Flag{"--no-head", "", "plan without a retrieval head"},
     Flag{"--device-memory", "BYTES", "cap of the device's memory; K, M, G, T; default 80G"},
     Flag{"--host-memory", "BYTES", "cap of the host tier; default 128G"},
+    Flag{"--host-dtype", "NAME", "of the host tier: fp8 or int8; default: the cached rows' own"},
     Flag{"--one-memory", "", "host and device memory are the same"},
     Flag{"--requests", "N", "at once, at most; default 32"},
     Flag{"--length", "N", "tokens of one request at its end; default 32768"},
@@ -114,6 +115,7 @@ PlannerConfig read_config(const Args& args, const ModelSource& model) {
   c.host_bytes = args.bytes("--host-memory", index_t{128} << 30);
   c.model_bytes = model.weight_bytes;
   c.has_one_memory = args.has("--one-memory");
+  c.host_dtype = support::host_dtype(args);
   c.max_requests = args.count("--requests", 32, 1, kMaxDim);
   c.max_length = args.count("--length", 32'768, 1, detail::kMaxRows);
   c.max_step_rows = args.count("--chunk", 512, 1, 1 << 24) + c.max_requests;

@@ -173,6 +173,10 @@ void print_table(const Options& options, const MemoryPlanner& planner, const Rep
   out << "groups    " << planner.layout().groups << " of " << plan.group_layers
       << " layers; pages of " << plan.page_rows << " tokens, "
       << grouped(planner.layout().page_bytes) << " bytes\n";
+  if (planner.layout().run.is_lossy) {
+    out << "host tier in " << dtype_name(plan.host_dtype) << ", with loss; pages of "
+        << grouped(planner.layout().host_page_bytes) << " bytes\n";
+  }
   for (const std::string& note : options.model.notes) out << "note      " << note << "\n";
   if (options.model.context_length > 0 && plan.max_length > options.model.context_length) {
     out << "note      the model was trained for " << grouped(options.model.context_length)

@@ -50,7 +50,9 @@ json plan_json(const MemoryPlanner& planner) {
           {"page_bytes", planner.layout().page_bytes},
           {"arena_pages", plan.arena_pages},
           {"staging_pages", plan.staging_pages},
-          {"host_pages", plan.host_pages}};
+          {"host_pages", plan.host_pages},
+          {"host_page_bytes", planner.layout().host_page_bytes},
+          {"host_dtype", dtype_name(plan.host_dtype)}};
 }
 
 }  // namespace

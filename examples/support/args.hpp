@@ -10,6 +10,7 @@
 #include <limits>
 #include <map>
 #include <new>
+#include <optional>
 #include <span>
 #include <sstream>
 #include <stdexcept>
@@ -146,6 +147,13 @@ inline std::string Args::choice(std::string_view name, std::string_view otherwis
     refuse(name, "one of " + wanted);
   }
   return text(name);
+}
+
+/// --host-dtype; none: the cached rows' own type. Throws UsageError.
+inline std::optional<DType> host_dtype(const Args& args) {
+  const std::string name = args.choice("--host-dtype", "", {"fp8", "int8"});
+  if (name.empty()) return std::nullopt;
+  return name == "fp8" ? DType::f8_e4m3 : DType::i8;
 }
 
 /// The flags as the lines of a help text.

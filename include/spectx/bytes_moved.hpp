@@ -113,20 +113,25 @@ inline index_t bytes_moved(const UpdateSlotsArgs& a) noexcept {
   return entries * a.pool.kv_heads * static_cast<index_t>(sizeof(std::int32_t));
 }
 
-/// `missed`: rows of all items and KV heads that were not in a slot. Read and written.
+/// `missed`: rows of all items and KV heads that were not in a slot. Read from the host tier and
+/// written to the device.
 inline index_t bytes_moved(const GatherRowsArgs& a, index_t missed) noexcept {
-  return 2 * missed * a.pool.layers_of(a.group) * a.pool.row_bytes;
+  const index_t layers = a.pool.layers_of(a.group);
+  return missed * (a.pool.run.bytes_of(layers) + layers * a.pool.row_bytes);
 }
 
 /// `token_layers`: tokens that are written through, each times the offloaded layers of its request.
 inline index_t bytes_moved(const ScatterRowsArgs& a, index_t token_layers) noexcept {
-  return 2 * token_layers * a.pool.kv_heads * a.pool.row_bytes;
+  return token_layers * a.pool.kv_heads * (a.pool.run.bytes_of(1) + a.pool.row_bytes);
 }
 
 /// At most: a place of slots holds only some of the tokens.
 inline index_t bytes_moved(const MoveRowsArgs& a) noexcept {
   const index_t layers = a.layer < 0 ? a.pool.layers_of(a.group) : 1;
-  return 2 * (a.last - a.first) * a.pool.kv_heads * layers * a.pool.row_bytes;
+  const index_t device = layers * a.pool.row_bytes;
+  const bool uses_host = a.from.kind == RowPlace::Kind::host || a.to.kind == RowPlace::Kind::host;
+  const index_t bytes = device + (uses_host ? a.pool.run.bytes_of(layers) : device);
+  return (a.last - a.first) * a.pool.kv_heads * bytes;
 }
 
 /// K and V of every row that is read once, and the queries and results.

@@ -54,6 +54,11 @@ class KVPool {
     return at(request).is_open ? book_.tables.resident_groups(request) : 0;
   }
   RequestState state(RequestId request) const;
+  /// Whether an item reads rows that may have been in the host tier: its request has groups there,
+  /// or had.
+  bool reads_returned(const ScheduledItem& item) const {
+    return item.first > 0 && (at(item.request).has_returned || !is_resident(item.request));
+  }
   /// One entry an open request; valid until the next call that changes one.
   std::span<const RequestNeed> needs() const noexcept { return needs_; }
   PoolStats stats() const noexcept;
@@ -80,6 +85,7 @@ class KVPool {
     bool is_open = false;
     bool is_cold = false;  // offloaded rows have come that no selection has fetched
     bool is_parked = false;
+    bool has_returned = false;  // with a group that came back, rows of the host tier
     index_t length = 0;
     index_t final_length = 0;
     std::optional<EventView> warmed;  // of the transfers that warm it

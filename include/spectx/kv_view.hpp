@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "spectx/host_run.hpp"
 #include "spectx/types.hpp"
 #include "spectx/view.hpp"
 
@@ -63,8 +64,8 @@ struct KVPoolView {
   index_t groups = 0, page_columns = 0, page_rows = 0, group_layers = 0, layers = 0;
   index_t kv_heads = 0, k_dim = 0, v_dim = 0, row_bytes = 0, slots = 0, max_length = 0;
   DType dtype = DType::bf16;
+  HostRun run;  // how a token's rows lie in the host tier
 
-  index_t run_bytes() const noexcept { return group_layers * row_bytes; }
   /// Layers of group g; the last group may have fewer.
   index_t layers_of(index_t g) const noexcept {
     const index_t left = layers - g * group_layers;
@@ -85,8 +86,7 @@ struct KVPoolView {
   /// One token's run, all layers of the group, in its host pages.
   std::byte* host_run(std::byte* const* group_pages, index_t kv_head,
                       index_t token) const noexcept {
-    return group_pages[token / page_rows] +
-           ((token % page_rows) * kv_heads + kv_head) * run_bytes();
+    return group_pages[token / page_rows] + ((token % page_rows) * kv_heads + kv_head) * run.bytes;
   }
 };
 

@@ -204,7 +204,7 @@ inline MemoryUse MemoryPlanner::predict(std::span<const RequestNeed> now) const 
       .pool_tables = layout_.table_bytes(),
       .step_lists = layout_.step_list_bytes(),
       .head_workspace = HeadLayout(shape_, plan_, config_.head, config_.compute_dtype).bytes(),
-      .host_cap = plan_.host_pages * layout_.page_bytes};
+      .host_cap = plan_.host_pages * layout_.host_page_bytes};
   for (const RequestNeed& need : now) {
     const index_t keys = demand_.key_pages(need.length);
     const index_t resident = need.is_parked ? 0 : need.resident_groups;
@@ -212,7 +212,7 @@ inline MemoryUse MemoryPlanner::predict(std::span<const RequestNeed> now) const 
     use.head_keys += keys * layout_.page_bytes;
     use.resident_rows += rows * layout_.page_bytes;
     use.slots += (demand_.held_on_device(need) - rows - keys) * layout_.page_bytes;
-    use.host_rows += demand_.held_on_host(need) * layout_.page_bytes;
+    use.host_rows += demand_.held_on_host(need) * layout_.host_page_bytes;
   }
   return use;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <limits>
+#include <optional>
 
 #include "spectx/head_layout.hpp"
 #include "spectx/pool_layout.hpp"
@@ -15,12 +16,13 @@ enum class PlannerModel : std::uint8_t { exact, paper, paper_corrected };
 
 struct PlannerConfig {
   PlannerModel model = PlannerModel::exact;
-  index_t device_bytes = 0;       // cap of the device's memory
-  index_t host_bytes = 0;         // cap of the host tier
-  index_t model_bytes = 0;        // weights and activations of the model itself, on the device
-  index_t head_weight_bytes = 0;  // of the retrieval head, on the device
-  bool has_one_memory = false;    // host and device memory are the same: no host tier
-  bool force_host_tier = false;   // have one even where everything fits on the device
+  index_t device_bytes = 0;           // cap of the device's memory
+  index_t host_bytes = 0;             // cap of the host tier
+  index_t model_bytes = 0;            // weights and activations of the model itself, on the device
+  index_t head_weight_bytes = 0;      // of the retrieval head, on the device
+  bool has_one_memory = false;        // host and device memory are the same: no host tier
+  bool force_host_tier = false;       // have one even where everything fits on the device
+  std::optional<DType> host_dtype{};  // f8_e4m3 or i8; none: the rows' own type, without loss
   SelectionConfig selection;
   HeadShape head;
   DType compute_dtype = DType::f32;  // of the head's activations
@@ -105,6 +107,8 @@ inline void check_plan(const ModelShape& shape, const PlannerConfig& c) {
   expects(c.write_batch > 0, "PlannerConfig: write_batch must be positive");
   expects(dtype_bytes(c.compute_dtype) >= 2 && c.compute_dtype != DType::i32,
           "PlannerConfig: compute_dtype must be f32, f16 or bf16");
+  expects(is_host_dtype(shape.dtype, c.host_dtype.value_or(shape.dtype)),
+          "PlannerConfig: host_dtype must be the rows' type, f8_e4m3 or i8");
   expects(!c.has_one_memory || !c.force_host_tier,
           "PlannerConfig: force_host_tier needs two memories");
   const bool may_offload = !c.has_one_memory && (c.host_bytes > 0 || c.force_host_tier);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "spectx/host_run.hpp"
 #include "spectx/model_shape.hpp"
 #include "spectx/selection.hpp"
 
@@ -20,7 +21,7 @@ struct PoolPlan {
   index_t host_pages = 0;     // most that the host tier may grow to
   index_t head_kv_heads = 0;  // of the retrieval head's keys; 0: no head
   index_t head_k_dim = 0;
-  DType host_dtype = DType::bf16;  // of the host tier's rows
+  DType host_dtype = DType::bf16;  // of the host tier: the rows' own type, f8_e4m3 or i8
   index_t write_batch = 32;        // rows that are written through to the host at once
 
   bool has_host_tier() const noexcept { return slots > 0; }
@@ -32,7 +33,7 @@ constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) /
 /// which allocate, and for MemoryPlanner, which predicts.
 ///
 /// device page  [layer of the group][kv head][row][K | V]
-/// host page    [row][kv head][layer of the group][K | V]      one miss is one contiguous run
+/// host page    [row][kv head][HostRun]                        one miss is one contiguous run
 /// key page     [head kv head][row][K]                         of the retrieval head
 /// staging page [kv head][row][K | V]                          of one layer; two sets take turns
 struct PoolLayout {
@@ -56,11 +57,12 @@ struct PoolLayout {
   }
 
   index_t groups;
-  index_t token_pages;    // of one group of one request at max_length
-  index_t slot_pages;     // of one offloaded group of one request
-  index_t row_bytes;      // one token's K and V of one KV head in one layer
-  index_t run_bytes;      // the same for all layers of a group: one host run
-  index_t page_bytes;     // of a device page and of a host page
+  index_t token_pages;  // of one group of one request at max_length
+  index_t slot_pages;   // of one offloaded group of one request
+  index_t row_bytes;    // one token's K and V of one KV head in one layer
+  HostRun run;          // the same in the host tier, all layers of a group
+  index_t page_bytes;   // of a device page
+  index_t host_page_bytes;
   index_t layer_bytes;    // of one layer in a device page; of a staging page
   index_t key_row_bytes;  // one token's keys of the retrieval head
   index_t key_page_rows;  // tokens whose keys fit in a page
@@ -91,9 +93,11 @@ inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
   token_pages = ceil_div(plan.max_length, plan.page_rows);
   slot_pages = ceil_div(plan.slots, plan.page_rows);
   row_bytes = shape.row_bytes();
-  run_bytes = plan.group_layers * row_bytes;
+  run = make_host_run(shape.dtype, two_tiers ? plan.host_dtype : shape.dtype,
+                      shape.k_dim + shape.v_dim, plan.group_layers);
   layer_bytes = plan.page_rows * shape.kv_heads * row_bytes;
   page_bytes = plan.group_layers * layer_bytes;
+  host_page_bytes = plan.page_rows * shape.kv_heads * run.bytes;
   key_row_bytes = plan.head_kv_heads * plan.head_k_dim * dtype_bytes(shape.dtype);
   key_page_rows = key_row_bytes == 0 ? 0 : page_bytes / key_row_bytes;
   key_pages = key_page_rows == 0 ? 0 : ceil_div(plan.max_length, key_page_rows);

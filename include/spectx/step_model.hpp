@@ -67,7 +67,7 @@ inline StepPrediction predict_step(const MemoryPlanner& planner, index_t request
           ? 0
           : recorded_miss_rate(config.hot_buffer) * rates.miss_scale * real(read_rows);
   const double group_ms =
-      missed * real(shape.kv_heads * layout.run_bytes) / (rates.link_gb_s * 1e6);
+      missed * real(shape.kv_heads * layout.run.bytes) / (rates.link_gb_s * 1e6);
   // Whole requests are on the host, and the last groups of one more.
   for (index_t g = 0; g < layout.groups; ++g) {
     const bool is_in_rest = g >= layout.groups - on_host % layout.groups;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "device_data.hpp"
+#include "host_reference.hpp"
 #include "random.hpp"
 #include "reference.hpp"
 #include "spectx/kv_view.hpp"
@@ -15,6 +16,7 @@ struct PoolShape {
   index_t kv_heads = 2, k_dim = 4, v_dim = 6;
   index_t page_rows = 4, max_length = 64, slots = 16;
   DType dtype = DType::bf16;
+  DType host_dtype = DType::bf16;
 };
 
 /// Both tiers and every table of a pool, without a KVPool: a copy on the host, which a test reads
@@ -27,7 +29,7 @@ class PoolData {
         columns_((std::max(s.max_length, s.slots) + s.page_rows - 1) / s.page_rows),
         token_pages_(columns_ * s.requests * s.groups),
         device_pages(random_bytes(2 * token_pages_ * page_bytes(), seed)),
-        host_pages(random_bytes(token_pages_ * page_bytes(), seed + 1)),
+        host_pages(random_bytes(token_pages_ * host_page_bytes(), seed + 1)),
         slot_of_token(at(s.requests * s.kv_heads * s.max_length), -1),
         token_of_slot(at(s.requests * s.kv_heads * s.slots), -1),
         last_used(token_of_slot.size(), 0),
@@ -35,7 +37,9 @@ class PoolData {
         resident_groups(at(s.requests), 0),
         device_(backend, *this),
         order_(Random(seed).permutation(2 * token_pages_)),
-        host_order_(Random(seed + 2).permutation(token_pages_)) {}
+        host_order_(Random(seed + 2).permutation(token_pages_)) {
+    if (run().is_lossy) fill_rows(seed);
+  }
 
   /// Host copies to the device.
   void upload() {
@@ -90,8 +94,57 @@ class PoolData {
   }
   std::size_t host_row(index_t request, index_t layer, index_t head, index_t token) const {
     const index_t page = host_order_[at(page_index(request, layer / s.group_layers, token))];
-    const index_t run = token % s.page_rows * s.kv_heads + head;
-    return at(page * page_bytes() + (run * s.group_layers + layer % s.group_layers) * row_bytes());
+    return at(page * host_page_bytes() + (token % s.page_rows * s.kv_heads + head) * run().bytes) +
+           host_row_in_run(layer);
+  }
+  /// The rows' type: a copy. A smaller one: by HostRun's rules.
+  void copy_to_host(std::size_t device_row, std::size_t host_row, index_t layer) {
+    if (!run().is_lossy) {
+      std::memcpy(&host_pages[host_row], &device_pages[device_row], at(row_bytes()));
+      return;
+    }
+    index_t first = 0;
+    for (const index_t dim : {s.k_dim, s.v_dim}) {
+      const StoredPart part = store_by_definition(part_at(device_row, first, dim), s.host_dtype);
+      std::memcpy(&host_pages[host_row + at(first)], part.numbers.data(), at(dim));
+      std::memcpy(&host_pages[scale_at(host_row, layer, first > 0)], &part.scale, sizeof(float));
+      first += dim;
+    }
+  }
+  void copy_to_device(std::size_t host_row, std::size_t device_row, index_t layer) {
+    if (!run().is_lossy) {
+      std::memcpy(&device_pages[device_row], &host_pages[host_row], at(row_bytes()));
+      return;
+    }
+    index_t first = 0;
+    for (const index_t dim : {s.k_dim, s.v_dim}) {
+      StoredPart part;
+      part.numbers.resize(at(dim));
+      std::memcpy(part.numbers.data(), &host_pages[host_row + at(first)], at(dim));
+      std::memcpy(&part.scale, &host_pages[scale_at(host_row, layer, first > 0)], sizeof(float));
+      put_part(device_row, first, load_by_definition(part, s.host_dtype));
+      first += dim;
+    }
+  }
+  /// Elements [first, first + count) of a row in device_pages.
+  std::vector<float> part_at(std::size_t device_row, index_t first, index_t count) const {
+    std::vector<float> part;
+    dispatch_dtype(s.dtype, [&]<class T>() {
+      for (index_t i = first; i < first + count; ++i) {
+        T element;
+        std::memcpy(&element, &device_pages[device_row + at(i) * sizeof(T)], sizeof(T));
+        part.push_back(to_float(element));
+      }
+    });
+    return part;
+  }
+  void put_part(std::size_t device_row, index_t first, const std::vector<float>& part) {
+    dispatch_dtype(s.dtype, [&]<class T>() {
+      for (std::size_t i = 0; i < part.size(); ++i) {
+        const T element = from_float<T>(part[i]);
+        std::memcpy(&device_pages[device_row + (at(first) + i) * sizeof(T)], &element, sizeof(T));
+      }
+    });
   }
   index_t row_bytes() const { return (s.k_dim + s.v_dim) * dtype_bytes(s.dtype); }
   std::size_t token_entry(index_t request, index_t head, index_t token) const {
@@ -134,6 +187,40 @@ class PoolData {
         clock;
   };
 
+  HostRun run() const {
+    return make_host_run(s.dtype, s.host_dtype, s.k_dim + s.v_dim, s.group_layers);
+  }
+  index_t host_page_bytes() const { return s.page_rows * s.kv_heads * run().bytes; }
+  /// From the begin of a run to a layer's numbers, and from these to a scale: HostRun's layout,
+  /// written out once more.
+  std::size_t host_row_in_run(index_t layer) const {
+    const index_t scales = run().is_lossy ? (s.group_layers * 8 + 15) / 16 * 16 : 0;
+    const index_t element = dtype_bytes(s.host_dtype);
+    return at(scales + layer % s.group_layers * (s.k_dim + s.v_dim) * element);
+  }
+  std::size_t scale_at(std::size_t host_row, index_t layer, bool is_v) const {
+    return host_row - host_row_in_run(layer) + at(layer % s.group_layers * 8 + (is_v ? 4 : 0));
+  }
+  /// Rows of every magnitude, and all zeros, in both tiers.
+  void fill_rows(std::uint32_t seed) {
+    Random random(seed);
+    for (index_t row = 0; row < 2 * token_pages_ * page_bytes() / row_bytes(); ++row) {
+      for (const auto& [first, dim] : {std::pair{index_t{0}, s.k_dim}, {s.k_dim, s.v_dim}}) {
+        const float scale =
+            std::ldexp(static_cast<float>(row % 8 < 7), static_cast<int>(random.below(21)) - 12);
+        put_part(at(row * row_bytes()), first, random.normal(dim, scale));
+      }
+    }
+    index_t row = 0;
+    for (index_t r = 0; r < s.requests; ++r) {
+      for (index_t layer = 0; layer < s.layers; ++layer) {
+        for (index_t i = 0; i < s.max_length * s.kv_heads; ++i) {
+          copy_to_host(at(++row * row_bytes()), host_row(r, layer, i % s.kv_heads, i / s.kv_heads),
+                       layer);
+        }
+      }
+    }
+  }
   index_t page_bytes() const { return s.page_rows * s.kv_heads * s.group_layers * row_bytes(); }
   index_t page_index(index_t request, index_t group, index_t n) const {
     return (request * s.groups + group) * columns_ + n / s.page_rows;
@@ -152,7 +239,7 @@ class PoolData {
       std::byte* const tokens = device + order_[at(i)] * page_bytes();
       std::byte* const slots = device + order_[at(token_pages_ + i)] * page_bytes();
       table[at(i)] = is_resident ? tokens : slots;
-      table[at(token_pages_ + i)] = host + host_order_[at(i)] * page_bytes();
+      table[at(token_pages_ + i)] = host + host_order_[at(i)] * host_page_bytes();
       table[at(2 * token_pages_ + i)] = tokens;
       table[at(3 * token_pages_ + i)] = slots;
     }
@@ -172,11 +259,31 @@ class PoolData {
     v.slots = s.slots;
     v.max_length = s.max_length;
     v.dtype = s.dtype;
+    v.run = run();
     return v;
   }
 
   Device device_;
   std::vector<std::int32_t> order_, host_order_;
 };
+
+/// Types of the rows and of the host tier.
+using HostTypes = std::pair<DType, DType>;
+
+inline std::vector<HostTypes> host_types() {
+  return {{DType::bf16, DType::bf16},    {DType::f32, DType::f8_e4m3}, {DType::f16, DType::f8_e4m3},
+          {DType::bf16, DType::f8_e4m3}, {DType::f32, DType::i8},      {DType::f16, DType::i8},
+          {DType::bf16, DType::i8}};
+}
+
+/// Rows of odd sizes, or of whole units of 16 numbers.
+inline PoolShape tier_shape(index_t requests, HostTypes types, bool is_wide) {
+  PoolShape shape{.requests = requests, .dtype = types.first, .host_dtype = types.second};
+  if (is_wide) {
+    shape.k_dim = 32;
+    shape.v_dim = 48;
+  }
+  return shape;
+}
 
 }  // namespace spectx::test

@@ -70,12 +70,16 @@ class PoolSimulation {
   std::map<std::int32_t, Live>::iterator any() {
     return std::next(live_.begin(), number(0, static_cast<int>(live_.size()) - 1));
   }
-  /// A multiple of 1 below 2^10, so that sums of a thousand are exact in float.
-  static float value(std::uint32_t write, index_t layer, index_t head, index_t d) {
+  /// A whole number below 2^10, so that sums of a thousand are exact in float; one that the host
+  /// tier holds without loss: four bits for f8_e4m3, seven beside a 127 for i8.
+  float value(std::uint32_t write, index_t layer, index_t head, index_t d) const {
+    const DType host = pool_.plan().host_dtype;
+    if (host == DType::i8 && d == 0) return 127;
     std::uint32_t x = write * 2654435761U + static_cast<std::uint32_t>(layer * 97 + head * 31 + d);
     x = (x ^ (x >> 15)) * 2246822519U;
     x = (x ^ (x >> 13)) * 3266489917U;
-    return static_cast<float>((x >> 16) % 1024);
+    const std::uint32_t values = host == DType::i8 ? 128 : host == DType::f8_e4m3 ? 16 : 1024;
+    return static_cast<float>((x >> 16) % values * (host == DType::f8_e4m3 ? 8 : 1));
   }
 
   double open() {

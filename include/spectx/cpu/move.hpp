@@ -5,6 +5,7 @@
 
 #include "spectx/backend.hpp"
 #include "spectx/cpu/context.hpp"
+#include "spectx/cpu/host_rows.hpp"
 #include "spectx/cpu/rows.hpp"
 
 namespace spectx::cpu {
@@ -20,11 +21,14 @@ inline index_t slot_of(const KVPoolView& pool, index_t request, index_t head,
 /// Copies one token's rows between layers of a device place and its run in the host tier.
 inline void copy_run(const KVPoolView& pool, index_t group, std::byte* const* device_pages,
                      index_t head, index_t n, std::byte* host_run, bool to_host) noexcept {
-  const std::size_t bytes = static_cast<std::size_t>(pool.row_bytes);
+  const HostRows rows(pool);
   for (index_t l = 0; l < pool.layers_of(group); ++l) {
     std::byte* const device = pool.device_row(device_pages, l, head, n);
-    std::byte* const host = host_run + l * pool.row_bytes;
-    std::memcpy(to_host ? host : device, to_host ? device : host, bytes);
+    if (to_host) {
+      rows.store(device, host_run, l);
+    } else {
+      rows.load(host_run, l, device);
+    }
   }
 }
 
@@ -75,10 +79,9 @@ inline void scatter_rows(const ScatterRowsArgs& a, Context& context) {
 inline void move_rows(const MoveRowsArgs& a, Context& context) {
   using Kind = RowPlace::Kind;
   const KVPoolView& pool = a.pool;
+  const HostRows rows(pool);
   const auto address = [&](const RowPlace& place, index_t layer, index_t head, index_t token) {
-    if (place.kind == Kind::host) {
-      return pool.host_run(place.pages, head, token) + layer * pool.row_bytes;
-    }
+    if (place.kind == Kind::host) return pool.host_run(place.pages, head, token);
     const index_t n =
         place.kind == Kind::slots ? detail::slot_of(pool, a.request.value, head, token) : token;
     return pool.device_row(place.pages, place.kind == Kind::staging ? 0 : layer, head, n);
@@ -92,8 +95,15 @@ inline void move_rows(const MoveRowsArgs& a, Context& context) {
       for (index_t head = 0; head < pool.kv_heads; ++head) {
         if (uses_slots && detail::slot_of(pool, a.request.value, head, token) < 0) continue;
         for (index_t l = first_layer; l < last_layer; ++l) {
-          std::memcpy(address(a.to, l, head, token), address(a.from, l, head, token),
-                      static_cast<std::size_t>(pool.row_bytes));
+          std::byte* const from = address(a.from, l, head, token);
+          std::byte* const to = address(a.to, l, head, token);
+          if (a.from.kind == Kind::host) {
+            rows.load(from, l, to);
+          } else if (a.to.kind == Kind::host) {
+            rows.store(from, to, l);
+          } else {
+            std::memcpy(to, from, static_cast<std::size_t>(pool.row_bytes));
+          }
         }
       }
     }

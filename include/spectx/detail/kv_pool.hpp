@@ -43,8 +43,8 @@ inline const PoolPlan& KVPool::checked(const PoolPlan& plan) const {
     expects(plan.slots >= plan.selection.budget, "KVPool: slots must hold the budget");
     expects(plan.write_batch > 0 && plan.write_batch < plan.selection.recent_window,
             "KVPool: recent_window must be larger than write_batch");
-    if (plan.host_dtype != shape_.dtype) {
-      throw Unsupported("KVPool: a host tier of another type than the rows is not supported");
+    if (!is_host_dtype(shape_.dtype, plan.host_dtype)) {
+      throw Unsupported("KVPool: the host tier must be of the rows' type, f8_e4m3 or i8");
     }
   }
   return plan;
@@ -91,6 +91,7 @@ inline void KVPool::rewind(RequestId request, index_t length, StreamView stream)
   book_.shrink(request, length);
   book_.tables.set_durable(request, std::min(book_.tables.durable(request), length));
   r.length = length;
+  r.has_returned = r.has_returned && length > 0;
   refresh_needs();
 }
 
@@ -169,7 +170,9 @@ inline void KVPool::settle_moves(StreamView stream, bool wait) {
     is_any = true;
     Request& r = requests_[i];
     const bool was_resident = is_resident(id(i));
+    const bool is_coming = mover_.target(id(i)) > book_.tables.resident_groups(id(i));
     if (mover_.settle(id(i), r.length, stream, wait)) {
+      r.has_returned = r.has_returned || (is_coming && r.length > 0);
       // The slot map of a long request was kept up to date while everything was resident.
       if (was_resident) r.is_cold = r.length <= plan_.selection.budget;
     }

@@ -17,8 +17,8 @@ class PageBook {
       : plan_(plan),
         layout_(layout),
         arena(memories.device, Tier::device, layout.page_bytes, plan.arena_pages, plan.arena_pages),
-        host(memories.host, Tier::host, layout.page_bytes, plan.host_pages,
-             std::max<index_t>(1, kHostChunkBytes / layout.page_bytes)),
+        host(memories.host, Tier::host, layout.host_page_bytes, plan.host_pages,
+             std::max<index_t>(1, kHostChunkBytes / layout.host_page_bytes)),
         tables(backend, shape, plan, layout, memories.device),
         held_(static_cast<std::size_t>(plan.max_requests)),
         staging_(memories.device, layout.staging_bytes) {

@@ -18,10 +18,11 @@ inline index_t fixed_bytes(const ModelShape& shape, const PlannerConfig& config,
 
 /// Layers whose rows of one token and KV head are a contiguous 2 KiB in the host tier, so that
 /// scattered reads reach the link's rate: a power of two, or all layers.
-inline index_t layers_per_group(const ModelShape& shape) {
+inline index_t layers_per_group(const ModelShape& shape, DType host) {
   constexpr index_t kRunBytes = 2048;
   index_t layers = 1;
-  while (layers * shape.row_bytes() < kRunBytes) layers *= 2;
+  const index_t row_bytes = (shape.k_dim + shape.v_dim) * dtype_bytes(host);
+  while (layers * row_bytes < kRunBytes) layers *= 2;
   return std::min(layers, shape.cached_layers());
 }
 
@@ -36,13 +37,13 @@ inline PoolPlan plan_tiers(const ModelShape& shape, const PlannerConfig& config,
                 .page_rows = config.page_rows,
                 .head_kv_heads = config.head.kv_heads,
                 .head_k_dim = config.head.k_dim,
-                .host_dtype = shape.dtype,
+                .host_dtype = config.host_dtype.value_or(shape.dtype),
                 .write_batch = config.write_batch};
   if (has_host_tier) {
     const auto slots = static_cast<index_t>(
         std::ceil(config.hot_buffer * static_cast<double>(config.selection.budget)));
     plan.slots = ceil_div(slots, plan.page_rows) * plan.page_rows;
-    plan.group_layers = layers_per_group(shape);
+    plan.group_layers = layers_per_group(shape, plan.host_dtype);
     plan.staging_pages = ceil_div(plan.max_length, plan.page_rows);
   }
   const PoolLayout layout(shape, plan);
@@ -52,7 +53,7 @@ inline PoolPlan plan_tiers(const ModelShape& shape, const PlannerConfig& config,
                         fixed_bytes(shape, config, plan);
   plan.arena_pages = std::clamp<index_t>(bytes / layout.page_bytes, 0, all);
   if (has_host_tier) {
-    plan.host_pages = std::min(config.host_bytes / layout.page_bytes,
+    plan.host_pages = std::min(config.host_bytes / layout.host_page_bytes,
                                plan.max_requests * layout.groups * layout.token_pages);
   }
   return plan;
@@ -95,7 +96,7 @@ inline index_t requests_at_once(const ModelShape& shape, const PoolPlan& plan) {
         Tier::device, pages * layout.page_bytes + fixed_bytes(shape, config, plan),
         std::max<index_t>(0, config.device_bytes - config.model_bytes - config.head_weight_bytes));
   }
-  throw OutOfMemory(Tier::host, layout.groups * layout.token_pages * layout.page_bytes,
+  throw OutOfMemory(Tier::host, layout.groups * layout.token_pages * layout.host_page_bytes,
                     config.host_bytes);
 }
 

@@ -152,6 +152,7 @@ class PoolTables {
     view_.slots = plan.slots;
     view_.max_length = plan.max_length;
     view_.dtype = shape.dtype;
+    view_.run = layout_.run;
   }
 
   Backend* backend_;

@@ -30,7 +30,7 @@ constexpr const char* path_name(Path path) noexcept {
 struct StepReport {
   Path path = Path::dense;
   index_t step = -1;       // steps ended before it; -1: none has arrived
-  bool is_lossy = false;   // some row came from a host tier of a smaller type
+  bool is_lossy = false;   // a row that it read may have been in a host tier of a smaller type
   index_t hits = 0;        // selected rows that were in a slot
   index_t misses = 0;      // selected rows that were fetched
   index_t bytes = 0;       // fetched, all groups
@@ -106,6 +106,7 @@ class StepMeter {
     std::optional<Event> event;
     index_t step = 0;
     Path path = Path::dense;
+    bool is_lossy = false;
     index_t items = 0;
     std::vector<std::int32_t> hits, misses;  // [items, kv_heads]
     std::vector<index_t> miss_bytes;         // [items] of one missing row; 0: nothing offloaded
@@ -121,6 +122,7 @@ class StepMeter {
     bool is_resident = true;
     bool is_offloaded = true;
     record.items = static_cast<index_t>(batch.items.size());
+    record.is_lossy = false;
     for (std::size_t i = 0; i < batch.items.size(); ++i) {
       const ScheduledItem& item = batch.items[i];
       const KVPoolView& view = pool_.view();
@@ -128,7 +130,8 @@ class StepMeter {
       for (index_t g = pool_.resident_groups(item.request); g < view.groups; ++g) {
         layers += view.layers_of(g);
       }
-      record.miss_bytes[i] = item.selects ? layers * view.row_bytes : 0;
+      record.miss_bytes[i] = item.selects ? view.run.bytes_of(layers) : 0;
+      record.is_lossy = record.is_lossy || (view.run.is_lossy && pool_.reads_returned(item));
       is_dense = is_dense && !item.selects;
       is_resident = is_resident && item.selects && layers == 0;
       is_offloaded = is_offloaded && item.selects && layers > 0;
@@ -140,7 +143,7 @@ class StepMeter {
   }
 
   void finish(const Record& record) {
-    report_ = StepReport{.path = record.path, .step = record.step};
+    report_ = StepReport{.path = record.path, .step = record.step, .is_lossy = record.is_lossy};
     const auto heads = static_cast<std::size_t>(pool_.shape().kv_heads);
     for (std::size_t i = 0; i < static_cast<std::size_t>(record.items); ++i) {
       if (record.miss_bytes[i] == 0) continue;
