@@ -73,6 +73,12 @@ class CudaBackend final : public Backend {
   void coverage(const CoverageArgs& a, StreamView s) override {
     run("CudaBackend::coverage", s, launch_coverage, a);
   }
+  void join_heads(const JoinHeadsArgs& a, StreamView s) override {
+    run("CudaBackend::join_heads", s, launch_join_heads, a);
+  }
+  void guard(const GuardArgs& a, StreamView s) override {
+    run("CudaBackend::guard", s, launch_guard, a);
+  }
   void store_ring(const StoreRingArgs& a, StreamView s) override {
     run("CudaBackend::store_ring", s, launch_store_ring, a);
   }

@@ -20,7 +20,7 @@ struct Params {
   BatchView batch;
   float scale;
   Rows<const float> log_sum;
-  const std::int32_t* head_of_kv_head;
+  const std::int32_t *budgets, *head_of_kv_head;  // budgets may be null
   const std::int32_t *ids, *counts;
   float* coverage;
   index_t max_budget, kv_heads, group;
@@ -49,6 +49,7 @@ __global__ void __launch_bounds__(kBlockThreads) coverage_kernel(const __grid_co
   __shared__ float products[kQueries][kTileRanks];
   __shared__ float masses[kQueries];
   const index_t item = blockIdx.x / p.kv_heads;
+  if (p.budgets != nullptr && p.budgets[item] == 0) return;
   const std::int32_t count = p.counts[blockIdx.x];
   const std::int32_t first_row = static_cast<std::int32_t>(p.batch.first(item));
   float* const coverage = p.coverage + 2 * index_t{blockIdx.x};
@@ -120,6 +121,7 @@ void launch_coverage(const CoverageArgs& a, const Launch& on) {
                  view_of(*a.batch),
                  a.scale,
                  rows_of<const float>(a.log_sum),
+                 index_of(a.budgets),
                  index_of(a.head_of_kv_head),
                  a.selection.ids.data,
                  a.selection.counts.data,

@@ -30,6 +30,8 @@ void launch_append_rows(const AppendRowsArgs& args, const Launch& on);
 void launch_score(const ScoreArgs& args, const Launch& on);
 void launch_top_k(const TopKArgs& args, const Launch& on);
 void launch_coverage(const CoverageArgs& args, const Launch& on);
+void launch_join_heads(const JoinHeadsArgs& args, const Launch& on);
+void launch_guard(const GuardArgs& args, const Launch& on);
 void launch_store_ring(const StoreRingArgs& args, const Launch& on);
 void launch_load_ring(const LoadRingArgs& args, const Launch& on);
 void launch_update_slots(const UpdateSlotsArgs& args, const Launch& on);

@@ -20,7 +20,7 @@ struct Params {
   Rows<const float> scores;
   BatchView batch;
   std::int32_t budget, sinks, window;
-  const std::int32_t* head_of_kv_head;
+  const std::int32_t *budgets, *head_of_kv_head;  // budgets may be null
   std::int32_t *ids, *counts;
   index_t max_budget, kv_heads;
   std::int32_t* saw_nan;
@@ -164,6 +164,8 @@ __device__ void write_ids(Shared& shared, const float* scores, index_t count, st
 __global__ void __launch_bounds__(kBlockThreads) top_k_kernel(const __grid_constant__ Params p) {
   __shared__ Shared shared;
   const index_t item = blockIdx.x / p.kv_heads;
+  const std::int32_t budget = p.budgets == nullptr ? p.budget : p.budgets[item];
+  if (budget == 0) return;
   const std::int32_t length = p.batch.length[item];
   std::int32_t* const ids = p.ids + blockIdx.x * p.max_budget;
   const std::int32_t thread = static_cast<std::int32_t>(threadIdx.x);
@@ -171,15 +173,15 @@ __global__ void __launch_bounds__(kBlockThreads) top_k_kernel(const __grid_const
     if (thread == 0) p.counts[blockIdx.x] = kAllTokens;
     return;
   }
-  if (thread == 0) p.counts[blockIdx.x] = min(length, p.budget);
-  if (length <= p.budget) {
+  if (thread == 0) p.counts[blockIdx.x] = min(length, budget);
+  if (length <= budget) {
     for (std::int32_t i = thread; i < length; i += kBlockThreads) ids[i] = i;
     return;
   }
   const std::int32_t end = length - p.window;
   for (std::int32_t i = thread; i < p.sinks; i += kBlockThreads) ids[i] = i;
   for (std::int32_t i = thread; i < p.window; i += kBlockThreads) {
-    ids[p.budget - p.window + i] = end + i;
+    ids[budget - p.window + i] = end + i;
   }
   const index_t head = serving_head(p.head_of_kv_head, blockIdx.x % p.kv_heads);
   const float* const scores = p.scores.row(item, head) + p.sinks;
@@ -187,7 +189,7 @@ __global__ void __launch_bounds__(kBlockThreads) top_k_kernel(const __grid_const
   std::uint32_t ties = 0;
   const std::uint32_t lowest =
       select(shared, scores, end - p.sinks,
-             static_cast<std::uint32_t>(p.budget - p.sinks - p.window), ties);
+             static_cast<std::uint32_t>(budget - p.sinks - p.window), ties);
   write_ids(shared, scores, end - p.sinks, lowest, ties, p.sinks, ids + p.sinks);
   if (thread == 0 && shared.has_nan != 0 && p.saw_nan != nullptr) *p.saw_nan = 1;
 }
@@ -203,6 +205,7 @@ void launch_top_k(const TopKArgs& a, const Launch& on) {
                  static_cast<std::int32_t>(a.rule.budget),
                  static_cast<std::int32_t>(a.rule.sinks),
                  static_cast<std::int32_t>(a.rule.recent_window),
+                 index_of(a.budgets),
                  index_of(a.head_of_kv_head),
                  a.out.ids.data,
                  a.out.counts.data,

@@ -95,6 +95,15 @@ TEST_CASE("bytes_moved of a selection") {
   coverage.keys = score.keys;
   coverage.selection.max_budget = 100;
   REQUIRE(bytes_moved(coverage) == 120 * 2 * 64 * 2);
+
+  JoinHeadsArgs join;
+  join.batch = &three.batch;
+  join.scores = score.scores;
+  REQUIRE(bytes_moved(join) == (1000 + 20) * 3 * 4);
+  GuardArgs guard;
+  guard.batch = &three.batch;
+  guard.kv_heads = 2;
+  REQUIRE(bytes_moved(guard) == 3 * 4 * 4);
 }
 
 TEST_CASE("bytes_moved of rings, slots and moves between the tiers") {

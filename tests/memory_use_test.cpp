@@ -35,7 +35,8 @@ TEST_CASE("predicted bytes are the bytes that are allocated") {
   const bool has_host_tier = GENERATE(false, true);
   const bool has_head = GENERATE(false, true);
   const index_t page_rows = GENERATE(7, 16);
-  CAPTURE(has_host_tier, has_head, page_rows);
+  const index_t max_budget = GENERATE(0, 150);  // more than the hot buffer
+  CAPTURE(has_host_tier, has_head, page_rows, max_budget);
   const auto worker = make_backend({.threads = 1, .two_memories = true});
   AllocationCounter counter;
   LimitedMemory device(worker->memories().device, Tier::device, counter);
@@ -47,9 +48,12 @@ TEST_CASE("predicted bytes are the bytes that are allocated") {
     config.force_host_tier = has_host_tier;
     config.has_one_memory = !has_host_tier;
     config.page_rows = page_rows;
+    config.selection.max_budget = max_budget;
+    config.selection.min_coverage = max_budget > 0 ? 0.9F : 0;
     if (!has_head) config.head = {};
     MemoryPlanner planner(model.shape, config);
     REQUIRE(planner.pool_plan().has_host_tier() == has_host_tier);
+    REQUIRE((!has_host_tier || planner.pool_plan().slots >= std::max<index_t>(96, max_budget)));
     const MemoryUse use = planner.predict({});
 
     KVPool pool(backend, model.shape, planner.pool_plan(), backend.memories());

@@ -40,7 +40,8 @@ std::vector<Bound> expected(const HeadCase& c, std::size_t item, index_t head,
 }
 
 std::vector<float> run(HeadCase& c, index_t kv_heads, const std::vector<std::int32_t>& map,
-                       const std::vector<std::vector<std::int32_t>>& ids) {
+                       const std::vector<std::vector<std::int32_t>>& ids,
+                       const std::vector<std::int32_t>& budgets = {}) {
   std::vector<std::int32_t> flat, counts;
   for (const std::vector<std::int32_t>& head : ids) {
     counts.push_back(head.empty() ? kAllTokens : static_cast<std::int32_t>(head.size()));
@@ -50,6 +51,7 @@ std::vector<float> run(HeadCase& c, index_t kv_heads, const std::vector<std::int
   const DeviceArray<std::int32_t> device_ids(c.backend(), flat);
   const DeviceArray<std::int32_t> device_counts(c.backend(), counts);
   const DeviceArray<std::int32_t> device_map(c.backend(), map);
+  const DeviceArray<std::int32_t> own_budgets(c.backend(), budgets);
   const DeviceArray<float> coverage(c.backend(), std::vector<float>(counts.size() * 2, -1));
   REQUIRE(static_cast<index_t>(map.size()) == kv_heads);
   run_on(c.backend(), [&](StreamView stream) {
@@ -58,6 +60,7 @@ std::vector<float> run(HeadCase& c, index_t kv_heads, const std::vector<std::int
                           .batch = c.batch(),
                           .scale = HeadCase::kScale,
                           .log_sum = c.log_sum().view(),
+                          .budgets = own_budgets,
                           .head_of_kv_head = device_map,
                           .selection = {.ids = device_ids,
                                         .counts = device_counts,
@@ -96,6 +99,10 @@ TEST_CASE("coverage is the selection's softmax mass, least and mean over a group
   for (const std::size_t entry : {3U, 4U, 5U, 7U}) {
     REQUIRE((coverage[2 * entry] == 1 && coverage[2 * entry + 1] == 1));
   }
+  // Items whose budget is 0 are left as they are.
+  const std::vector<float> of_some = run(c, 3, map, ids, {0, 0, 40});
+  for (std::size_t i = 0; i < 12; ++i) REQUIRE(of_some[i] == -1);
+  for (std::size_t i = 12; i < 18; ++i) REQUIRE(of_some[i] == coverage[i]);
 }
 
 TEST_CASE("coverage of all tokens is 1, and of a request without candidates too") {

@@ -21,6 +21,7 @@ struct TopKCase {
   Ids head_of_kv_head;
   index_t max_budget;
   bool saw_nan = false;  // written
+  Ids budgets{};         // [items]; empty: the rule's
 
   /// ids[item * kv_heads + head]; a count of kAllTokens gives {kAllTokens}.
   std::vector<Ids> run(Backend& backend, const std::vector<float>& scores) {
@@ -31,12 +32,14 @@ struct TopKCase {
     const DeviceArray<std::int32_t> map(backend, head_of_kv_head);
     const DeviceArray<std::int32_t> ids(backend, Ids(at(num_items * kv_heads * max_budget), -5));
     const DeviceArray<std::int32_t> counts(backend, Ids(at(num_items * kv_heads), -5));
+    const DeviceArray<std::int32_t> own_budgets(backend, budgets);
     const DeviceArray<std::int32_t> nan(backend, {saw_nan ? 1 : 0});
     run_on(backend, [&](StreamView stream) {
       backend.top_k(
           {.scores = table.heads(head_kv_heads),
            .batch = batch.get(),
            .rule = rule,
+           .budgets = own_budgets,
            .head_of_kv_head = map,
            .out = {.ids = ids, .counts = counts, .coverage = {}, .max_budget = max_budget},
            .saw_nan = nan.data()},
@@ -47,7 +50,7 @@ struct TopKCase {
     const Ids flat = ids.read();
     for (const std::int32_t count : counts.read()) {
       const auto begin = flat.begin() + static_cast<index_t>(all.size()) * max_budget;
-      all.push_back(count == kAllTokens ? Ids{kAllTokens} : Ids(begin, begin + count));
+      all.push_back(count < 0 ? Ids{count} : Ids(begin, begin + count));
     }
     return all;
   }
@@ -134,4 +137,37 @@ TEST_CASE("top_k of no items does nothing") {
   const NamedBackend b = GENERATE(from_range(backends()));
   TopKCase c{{.budget = 16, .sinks = 2, .recent_window = 5}, {}, 1, 100, {0}, 16};
   REQUIRE(c.run(*b.backend, {}).empty());
+}
+
+TEST_CASE("top_k: items with budgets of their own, and those that are left as they are") {
+  const NamedBackend b = GENERATE(from_range(backends()));
+  CAPTURE(b.name);
+  TopKCase c{{.budget = 16, .sinks = 2, .recent_window = 5},
+             {{.request = {3}, .first = 99, .rows = 1, .selects = true},
+              {.request = {1}, .first = 40, .rows = 4, .selects = true},
+              {.request = {2}, .first = 10, .rows = 1},
+              {.request = {0}, .first = 98, .rows = 1, .selects = true}},
+             1,
+             100,
+             {0, 0},
+             50};
+  c.budgets = {50, 44, 16, 9};
+  const std::vector<float> scores = Random(2).normal(4 * 100);
+  const auto scores_of = [&](index_t item) {
+    return std::vector<float>(scores.begin() + item * 100, scores.begin() + (item + 1) * 100);
+  };
+  std::vector<Ids> ids = c.run(*b.backend, scores);
+  const std::vector<index_t> lengths = {100, 44, 11, 99};
+  for (std::size_t i = 0; i < 8; ++i) {
+    CAPTURE(i);
+    SelectionConfig rule = c.rule;
+    rule.budget = c.budgets[i / 2];
+    const auto item = static_cast<index_t>(i / 2);
+    REQUIRE(ids[i] ==
+            (item == 2 ? Ids{kAllTokens} : top_k_reference(scores_of(item), lengths[i / 2], rule)));
+  }
+  c.budgets = {0, 17, 0, 0};
+  ids = c.run(*b.backend, scores);
+  for (const std::size_t i : {0U, 1U, 4U, 5U, 6U, 7U}) REQUIRE(ids[i] == Ids{-5});  // as before
+  REQUIRE(ids[2].size() == 17);
 }

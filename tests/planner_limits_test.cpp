@@ -90,8 +90,10 @@ TEST_CASE("hostile shapes, heads and selections give an error") {
     }
   }
   for (index_t SelectionConfig::*const field :
-       {&SelectionConfig::budget, &SelectionConfig::sinks, &SelectionConfig::recent_window}) {
+       {&SelectionConfig::budget, &SelectionConfig::sinks, &SelectionConfig::recent_window,
+        &SelectionConfig::max_budget}) {
     for (const index_t bad : kBad) {
+      if (bad == 0 && field == &SelectionConfig::max_budget) continue;  // the budget
       PlannerConfig config = llama_config();
       config.selection.*field = bad;
       CHECK_THROWS_AS(MemoryPlanner(llama_shape(), config), InvalidArgument);

@@ -13,7 +13,12 @@ namespace {
 std::vector<HeadSetup> setups() {
   return {
       {.name = "GQA, three features"},
-      {.name = "mean", .config = {.reduce = GroupReduce::mean, .head_of_kv_head = {}}},
+      {.name = "mean", .config = {.reduce = GroupReduce::mean}},
+      {.name = "batch level", .config = {.level = SelectionLevel::batch}},
+      {.name = "batch level, mean, MHA",
+       .kv_heads = 4,
+       .head = {4, 4, 8},
+       .config = {.reduce = GroupReduce::mean, .level = SelectionLevel::batch}},
       {.name = "MHA", .kv_heads = 4, .head = {4, 4, 8}, .feature_layers = {1}},
       {.name = "MQA", .kv_heads = 1, .head = {4, 1, 16}, .feature_layers = {3}},
       {.name = "one KV head for four", .kv_heads = 4, .head = {6, 1, 10}},

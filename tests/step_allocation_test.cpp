@@ -12,12 +12,15 @@ using namespace spectx::test;
 TEST_CASE("6: a warm step allocates nothing") {
   const bool has_host_tier = GENERATE(false, true);
   const int threads = GENERATE(1, 3);
-  CAPTURE(has_host_tier, threads);
+  const bool has_guard = GENERATE(false, true);
+  CAPTURE(has_host_tier, threads, has_guard);
   const auto backend = make_backend({.threads = threads, .two_memories = has_host_tier});
   AllocationCounter counter;
   LimitedMemory device(backend->memories().device, Tier::device, counter);
   LimitedMemory host(backend->memories().host, Tier::host, counter);
-  const SelectionConfig rule{.budget = 48, .sinks = 2, .recent_window = 16};
+  SelectionConfig rule{.budget = 48, .sinks = 2, .recent_window = 16};
+  if (has_guard) rule.max_budget = 64;
+  if (has_guard) rule.min_coverage = 0.6F;
   ToyLoop loop(*backend, toy_plan(rule, has_host_tier ? 64 : 0), {device, host});
   const std::array<std::int32_t, 1> token = {7};
   const std::array<std::int32_t, 3> drafts = {7, 8, 9};

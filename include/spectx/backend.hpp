@@ -5,7 +5,7 @@
 #include "spectx/kv_view.hpp"
 #include "spectx/memory.hpp"
 #include "spectx/model_shape.hpp"
-#include "spectx/selection.hpp"
+#include "spectx/selection_args.hpp"
 #include "spectx/stream.hpp"
 #include "spectx/trace.hpp"
 
@@ -71,8 +71,6 @@ struct AppendRowsArgs {
   index_t max_length = 0;
 };
 
-enum class GroupReduce : std::uint8_t { max, mean };
-
 /// For every item that selects, KV head and cached token n in [1, first]: the log weight
 /// q.k_n * scale - log_sum, log_sum over those tokens, reduced over the group's query heads (max,
 /// or the log of the mean weight) and by max over the item's lead rows. Token 0 gets -infinity.
@@ -91,6 +89,7 @@ struct TopKArgs {
   TensorView scores;  // [items, head_kv_heads, max_length] f32
   const Batch* batch = nullptr;
   SelectionConfig rule;
+  Array<const std::int32_t> budgets{};          // [items] in place of rule.budget; 0: no change
   Array<const std::int32_t> head_of_kv_head{};  // [kv_heads] row of scores that serves a KV head
   Selection out;                                // ids and counts written
   std::int32_t* saw_nan = nullptr;              // [1], set to 1 and never cleared
@@ -102,7 +101,8 @@ struct CoverageArgs {
   KVView keys;
   const Batch* batch = nullptr;
   float scale = 1;
-  TensorView log_sum;  // [leads, query_heads] f32, of score
+  TensorView log_sum;                   // [leads, query_heads] f32, of score
+  Array<const std::int32_t> budgets{};  // [items], of top_k; 0: no change
   Array<const std::int32_t> head_of_kv_head{};
   Selection selection;  // coverage written
 };
@@ -200,6 +200,8 @@ class Backend {
   virtual void score(const ScoreArgs&, StreamView) = 0;
   virtual void top_k(const TopKArgs&, StreamView) = 0;
   virtual void coverage(const CoverageArgs&, StreamView) = 0;
+  virtual void join_heads(const JoinHeadsArgs&, StreamView) = 0;
+  virtual void guard(const GuardArgs&, StreamView) = 0;
   virtual void store_ring(const StoreRingArgs&, StreamView) = 0;
   virtual void load_ring(const LoadRingArgs&, StreamView) = 0;
   virtual void update_slots(const UpdateSlotsArgs&, StreamView) = 0;

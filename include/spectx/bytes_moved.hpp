@@ -92,6 +92,18 @@ inline index_t bytes_moved(const CoverageArgs& a) noexcept {
   return rows * kv_heads * a.keys.k_dim * dtype_bytes(a.keys.dtype);
 }
 
+/// The scores of every head, and those that they become.
+inline index_t bytes_moved(const JoinHeadsArgs& a) noexcept {
+  index_t tokens = 0;
+  for (const ScheduledItem& item : a.batch->items) tokens += item.selects ? item.first + 1 : 0;
+  return tokens * (a.scores.shape[1] + 1) * dtype_bytes(a.scores.dtype);
+}
+
+/// Of an item: the mean coverage of every KV head, its budget and its outcome.
+inline index_t bytes_moved(const GuardArgs& a) noexcept {
+  return static_cast<index_t>(a.batch->items.size()) * (a.kv_heads + 2) * index_t{4};
+}
+
 inline index_t bytes_moved(const StoreRingArgs& a) noexcept {
   index_t rows = 0;
   for (const ScheduledItem& item : a.batch->items) rows += std::min(item.rows, a.ring.shape[1]);

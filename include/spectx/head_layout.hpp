@@ -27,7 +27,8 @@ struct HeadLayout {
 
   index_t bytes() const noexcept {
     return feature_bytes + fused_bytes + ring_bytes + input_bytes + query_bytes + key_bytes +
-           log_sum_bytes + score_bytes + ids_bytes + count_bytes + coverage_bytes + constant_bytes;
+           log_sum_bytes + score_bytes + ids_bytes + count_bytes + coverage_bytes +
+           3 * guard_bytes + constant_bytes;
   }
 
   // width: the head's hidden size
@@ -39,10 +40,11 @@ struct HeadLayout {
   index_t key_bytes;       // [max_step_rows, kv_heads, k_dim]
   index_t log_sum_bytes;   // [max_step_rows, query_heads] f32
   index_t score_bytes;     // [max_requests, kv_heads, max_length] f32
-  index_t ids_bytes;       // [max_requests, target kv_heads, budget] int32
+  index_t ids_bytes;       // [max_requests, target kv_heads, largest_budget()] int32
   index_t count_bytes;     // [max_requests, target kv_heads] int32
   index_t coverage_bytes;  // [max_requests, target kv_heads, 2] f32
-  index_t constant_bytes;  // RoPE frequencies, head map, fed leads, NaN flag, zeros
+  index_t guard_bytes;     // [max_requests] int32: of budgets, rungs and outcomes each
+  index_t constant_bytes;  // RoPE frequencies, head maps, fed leads, NaN flag, zeros
 };
 
 inline HeadLayout::HeadLayout(const ModelShape& shape, const PoolPlan& plan, const HeadShape& head,
@@ -61,10 +63,11 @@ inline HeadLayout::HeadLayout(const ModelShape& shape, const PoolPlan& plan, con
   key_bytes = aligned(rows * head.kv_heads * head.k_dim * element);
   log_sum_bytes = aligned(rows * head.query_heads * 4);
   score_bytes = aligned(plan.max_requests * head.kv_heads * plan.max_length * 4);
-  ids_bytes = is_there ? aligned(target_heads * plan.selection.budget * 4) : 0;
+  ids_bytes = is_there ? aligned(target_heads * plan.selection.largest_budget() * 4) : 0;
   count_bytes = is_there ? aligned(target_heads * 4) : 0;
   coverage_bytes = is_there ? aligned(target_heads * 2 * 4) : 0;
-  constant_bytes = is_there ? aligned(head.k_dim / 2 * 4) + aligned(shape.kv_heads * 4) +
+  guard_bytes = is_there ? aligned(plan.max_requests * 4) : 0;
+  constant_bytes = is_there ? aligned(head.k_dim / 2 * 4) + 2 * aligned(shape.kv_heads * 4) +
                                   aligned(rows * 4) + PoolLayout::kAlignment +
                                   (head.normed_features > 1 ? aligned(shape.hidden * element) : 0)
                             : 0;

@@ -135,7 +135,7 @@ class MemoryPlanner {
             .kv_heads = shape_.kv_heads,
             .head_dim = shape_.k_dim,
             .group_size = shape_.group_size(),
-            .budget = config_.selection.budget,
+            .budget = config_.selection.largest_budget(),
             .element_bytes = dtype_bytes(shape_.dtype)};
   }
 

@@ -30,7 +30,8 @@ struct PlannerConfig {
   index_t max_length = 8192;    // tokens of one request
   index_t max_step_rows = 544;  // rows of one batch: prompt chunk + decode rows
   index_t page_rows = 64;
-  double hot_buffer = 2;  // device slots of an offloaded group, as a multiple of the budget
+  double hot_buffer = 2;  // device slots of an offloaded group, as a multiple of the budget; at
+                          // least max_budget
   index_t write_batch = 32;
 };
 
@@ -64,7 +65,8 @@ inline void check_dimensions(const ModelShape& s, const HeadShape& head) {
 /// multiply without looking.
 inline void check_magnitude(const ModelShape& s, const PlannerConfig& c) {
   const auto real = [](index_t n) { return static_cast<double>(n); };
-  const double slots = c.hot_buffer * real(c.selection.budget);
+  const double slots =
+      std::max(c.hot_buffer * real(c.selection.budget), real(c.selection.largest_budget()));
   expects(slots < real(kMaxRows), "PlannerConfig: hot_buffer * budget must be below 2^31");
   const double rows = real(c.max_length) + slots + 2 * real(c.page_rows);
   const double row = real(s.kv_heads) * real(s.row_bytes());
@@ -82,7 +84,7 @@ inline void check_magnitude(const ModelShape& s, const PlannerConfig& c) {
 /// Throws InvalidArgument that names the first field that is wrong.
 inline void check_plan(const ModelShape& shape, const PlannerConfig& c) {
   check_dimensions(shape, c.head);
-  expects(c.selection.budget <= kMaxRows && c.selection.sinks <= kMaxRows &&
+  expects(c.selection.largest_budget() <= kMaxRows && c.selection.sinks <= kMaxRows &&
               c.selection.recent_window <= kMaxRows,
           "SelectionConfig: budget, sinks and recent_window must be below 2^31");
   check_selection(c.selection);

@@ -78,7 +78,7 @@ struct PoolLayout {
   index_t token_table_bytes;    // [max_requests, kv_heads, max_length] int32
   index_t request_array_bytes;  // [max_requests] int32
   index_t batch_bytes;          // the arrays of Batch
-  index_t rank_table_bytes;     // [max_requests, kv_heads, budget] int32
+  index_t rank_table_bytes;     // [max_requests, kv_heads, largest_budget()] int32
   index_t head_count_bytes;     // [max_requests, kv_heads] int32
   index_t stamp_bytes;          // [groups, 4] uint64
 };
@@ -113,7 +113,7 @@ inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
   request_array_bytes = aligned(plan.max_requests * kInt);
   batch_bytes =
       5 * aligned(plan.max_step_rows * kInt) + 6 * aligned((plan.max_requests + 1) * kInt);
-  rank_table_bytes = two_tiers ? aligned(heads * plan.selection.budget * kInt) : 0;
+  rank_table_bytes = two_tiers ? aligned(heads * plan.selection.largest_budget() * kInt) : 0;
   head_count_bytes = two_tiers ? aligned(heads * kInt) : 0;
   stamp_bytes = two_tiers ? aligned(groups * 4 * static_cast<index_t>(sizeof(std::uint64_t))) : 0;
 }

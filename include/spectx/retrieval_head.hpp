@@ -35,8 +35,13 @@ struct HeadWeights {
   float norm_eps = 1e-5F;
 };
 
+/// What shares a selection: every KV head has its own, or all KV heads of a request have one.
+enum class SelectionLevel : std::uint8_t { head, batch };
+
 struct HeadConfig {
+  /// Over the query heads of a KV head, then, at batch level, over the KV heads.
   GroupReduce reduce = GroupReduce::max;
+  SelectionLevel level = SelectionLevel::head;
   /// [kv_heads of the target] the head's KV head that serves each; empty: spread evenly
   std::vector<std::int32_t> head_of_kv_head{};
 };
@@ -64,14 +69,18 @@ class RetrievalHead {
   /// layers that are not tapped. Async on `stream`.
   void observe(index_t layer, const Batch& batch, TensorView hidden, StreamView stream);
 
-  /// Rows that the selections from now on hold, at most the plan's budget, which is what a new head
-  /// selects. Throws InvalidArgument unless it holds the forced rows and one more.
+  /// How the selections from now on are made; a new head's rule is the plan's. Throws
+  /// InvalidArgument for more rows than the plan's largest budget, for other sinks or another
+  /// window.
+  void set_rule(const SelectionConfig& rule);
+  /// The same rule with another budget.
   void set_budget(index_t budget);
 
   /// Whether a score was ever NaN (broken weights or features), of the steps that have arrived at
   /// the host; never waits.
   bool saw_nan() const noexcept { return nan_on_host_ != 0; }
   const HeadWeights& weights() const noexcept { return weights_; }
+  const SelectionConfig& rule() const noexcept { return rule_; }
   /// Device bytes of this head, its weights and keys excluded.
   index_t device_bytes() const noexcept { return memory_.bytes(); }
 
@@ -96,6 +105,8 @@ class RetrievalHead {
   void enter_leads(const Batch& batch, StreamView stream);
   void enter_followers(const Batch& batch, StreamView stream);
   void fuse(index_t place, TensorView hidden, StreamView stream);
+  void choose(const Batch& batch, TensorView queries, StreamView stream);
+  void guard(const Batch& batch, index_t rung, StreamView stream);
   void project_keys(TensorView input, const Batch& batch, Array<const std::int32_t> row_index,
                     StreamView stream);
   void project(const Projection& by, TensorView input, const Batch& batch,
@@ -121,6 +132,10 @@ class RetrievalHead {
   TensorView zeros_{};     // [H] where features are normalised together
   Array<float> frequency_{};
   Array<std::int32_t> head_of_kv_head_{};
+  Array<std::int32_t> scores_of_kv_head_{};  // the same, or 0 where all share a selection
+  Array<std::int32_t> budgets_{};            // [max_requests] of the guard's next rung
+  Array<std::int32_t> rungs_{};              // [max_requests] that a request read last
+  GuardOutcome* outcomes_ = nullptr;         // [max_requests]
   Array<std::int32_t> fed_lead_row_{};     // [max_step_rows] lead_row, -1 where no feature is kept
   std::vector<std::int32_t> fed_on_host_;  // the same
   std::int32_t* nan_flag_ = nullptr;       // device
@@ -134,4 +149,5 @@ class RetrievalHead {
 }  // namespace spectx
 
 #include "spectx/detail/retrieval_head.hpp"
+#include "spectx/detail/retrieval_head_guard.hpp"
 #include "spectx/detail/retrieval_head_setup.hpp"

@@ -6,6 +6,7 @@
 
 #include "reference.hpp"
 #include "spectx/rope.hpp"
+#include "spectx/selection_args.hpp"
 
 namespace spectx::test {
 
@@ -64,6 +65,30 @@ inline void rotate(const RopeFrequencies& rope, double position, index_t dim, Ap
       x.value[i + at(half)] = b * c + a * s;
       x.error[i] = x.error[i + at(half)] = error;
     }
+  }
+}
+
+/// Log weights of several heads as one: max, or the log of the mean weight. Row 0 is left.
+inline Approximate reduced(const std::vector<Approximate>& logs, GroupReduce reduce) {
+  Approximate out = logs[0];
+  for (std::size_t p = 1; p < out.value.size(); ++p) {
+    double weight = 0;
+    for (const Approximate& l : logs) {
+      out.value[p] = std::max(out.value[p], l.value[p]);
+      out.error[p] = std::max(out.error[p], l.error[p]);
+      weight += std::exp(l.value[p]) / static_cast<double>(logs.size());
+    }
+    if (reduce == GroupReduce::mean) out.value[p] = std::log(weight);
+  }
+  return out;
+}
+
+/// to = max(to, from)
+inline void raise(Approximate& to, const Approximate& from, bool is_first) {
+  if (is_first) to = from;
+  for (std::size_t p = 0; p < to.value.size(); ++p) {
+    to.value[p] = std::max(to.value[p], from.value[p]);
+    to.error[p] = std::max(to.error[p], from.error[p]);
   }
 }
 

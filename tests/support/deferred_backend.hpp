@@ -71,6 +71,10 @@ class DeferredBackend final : public Backend {
   void score(const ScoreArgs& a, StreamView s) override { defer(&Backend::score, a, s); }
   void top_k(const TopKArgs& a, StreamView s) override { defer(&Backend::top_k, a, s); }
   void coverage(const CoverageArgs& a, StreamView s) override { defer(&Backend::coverage, a, s); }
+  void join_heads(const JoinHeadsArgs& a, StreamView s) override {
+    defer(&Backend::join_heads, a, s);
+  }
+  void guard(const GuardArgs& a, StreamView s) override { defer(&Backend::guard, a, s); }
   void store_ring(const StoreRingArgs& a, StreamView s) override {
     defer(&Backend::store_ring, a, s);
   }

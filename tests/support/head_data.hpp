@@ -22,6 +22,7 @@ struct HeadSetup {
   DType weights = DType::f32;
   bool has_biases = false;  // of fc, queries and keys
   bool has_qk_norms = false;
+  SelectionConfig selection{.budget = 32, .sinks = 3, .recent_window = 12};
 };
 
 /// Random weights of a head, on the device and, rounded to their type, on the host.
@@ -85,7 +86,7 @@ class HeadData {
   }
   static PoolPlan plan_of(const HeadSetup& setup) {
     PoolPlan plan;
-    plan.selection = {.budget = 32, .sinks = 3, .recent_window = 12};
+    plan.selection = setup.selection;
     plan.max_requests = 3;
     plan.max_length = 400;
     plan.max_step_rows = 128;

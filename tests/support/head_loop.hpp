@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "guard_reference.hpp"
 #include "head_data.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 
@@ -24,16 +25,17 @@ class HeadLoop {
         head(b, pool, data.weights, setup.config, b.memories()),
         pipeline(b, pool, {}),
         random_(seed + 1),
-        reduce_(setup.config.reduce),
-        map_(setup.config.head_of_kv_head) {
-    for (index_t h = static_cast<index_t>(map_.size()); h < setup.kv_heads; ++h) {
-      map_.push_back(static_cast<std::int32_t>(h * setup.head.kv_heads / setup.kv_heads));
+        config_(setup.config) {
+    auto& map = config_.head_of_kv_head;
+    for (index_t h = static_cast<index_t>(map.size()); h < setup.kv_heads; ++h) {
+      map.push_back(static_cast<std::int32_t>(h * setup.head.kv_heads / setup.kv_heads));
     }
   }
 
   RequestId open() {
     const RequestId id = pool.open(pool.plan().max_length);
-    references.insert_or_assign(id.value, HeadReference(data.numbers, reduce_, map_));
+    references.insert_or_assign(id.value, HeadReference(data.numbers, config_));
+    guards[id.value] = {};
     return id;
   }
   void rewind(RequestId id, index_t length) {
@@ -127,46 +129,28 @@ class HeadLoop {
   RetrievalHead head;
   PrefetchPipeline pipeline;
   std::map<std::int32_t, HeadReference> references;
-  index_t exact = 0, near = 0;  // selections of a KV head
+  std::map<std::int32_t, GuardReference> guards;
+  std::array<int, 4> outcomes{};  // steps of an item, by GuardOutcome
+  index_t exact = 0, near = 0;    // selections of a KV head
   std::vector<std::string> wrong;
 
  private:
   void compare(const Batch& batch, std::size_t i, const BatchItem& asked, const Selection& s);
 
+  template <class T>
+  T read(const T* device) const {
+    T value{};
+    backend.copy(&value, device, index_t{sizeof(T)}, stream);
+    backend.synchronize(stream);
+    return value;
+  }
+  SelectionConfig compare_rung(const ScheduledItem& item, std::size_t i, const Selection& s);
+
   Random random_;
-  GroupReduce reduce_;
-  std::vector<std::int32_t> map_;  // [target kv_heads]
+  HeadConfig config_;  // with its whole map
   std::vector<std::vector<std::int32_t>> held_;
 };
 
-inline void HeadLoop::compare(const Batch& batch, std::size_t i, const BatchItem& asked,
-                              const Selection& s) {
-  const ScheduledItem& item = batch.items[i];
-  HeadReference& reference = references.at(item.request.value);
-  if (item.selects) reference.score({asked.tokens.begin(), asked.tokens.end()});
-  for (index_t h = 0; h < pool.shape().kv_heads && batch.needs_selection; ++h) {
-    const index_t place = static_cast<index_t>(i) * pool.shape().kv_heads + h;
-    std::int32_t count = 0;
-    std::array<float, 2> coverage{};
-    backend.copy(&count, s.counts.data + place, 4, stream);
-    backend.copy(coverage.data(), s.coverage.data + 2 * place, 8, stream);
-    backend.synchronize(stream);
-    const std::string where =
-        "length " + std::to_string(item.first) + ", KV head " + std::to_string(h);
-    if (!item.selects) {
-      if (count != kAllTokens) wrong.push_back(where + ": selects");
-      continue;
-    }
-    std::vector<std::int32_t> ids(at(count));
-    backend.copy(ids.data(), s.ids.data + place * s.max_budget, count * index_t{4}, stream);
-    backend.synchronize(stream);
-    const auto match = reference.match(ids, h, item.rows, pool.plan().selection);
-    ++(match == HeadReference::Match::near ? near : exact);
-    if (match == HeadReference::Match::wrong) wrong.push_back(where + ": ids");
-    const auto [least, mean] = reference.coverage(ids, h);
-    const std::string off = outside({coverage[0], coverage[1]}, {least, mean});
-    if (!off.empty()) wrong.push_back(where + ": coverage, " + off);
-  }
-}
-
 }  // namespace spectx::test
+
+#include "head_loop_compare.hpp"

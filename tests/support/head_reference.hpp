@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "approximate.hpp"
@@ -25,10 +26,12 @@ struct HeadNumbers {
 /// [RMSNorm(embedding of token p), RMSNorm(fc features of row p - 1)], rotated to position p - 1.
 class HeadReference {
  public:
-  HeadReference(const HeadNumbers& numbers, GroupReduce reduce, std::vector<std::int32_t> map)
+  /// `config` with the KV head that serves each.
+  HeadReference(const HeadNumbers& numbers, const HeadConfig& config)
       : n_(&numbers),
-        reduce_(reduce),
-        map_(std::move(map)),
+        reduce_(config.reduce),
+        level_(config.level),
+        map_(config.head_of_kv_head),
         rope_(rope_frequencies(numbers.rope, numbers.shape.k_dim)) {}
 
   index_t length() const { return static_cast<index_t>(tokens_.size()); }
@@ -64,46 +67,25 @@ class HeadReference {
       for (index_t h = 0; h < n_->shape.kv_heads; ++h) {
         std::vector<Approximate> logs;
         for (index_t g = 0; g < group; ++g) logs.push_back(log_weights(q, h * group + g, h));
-        raise(scores_[at(h)], reduced(logs), lead == 0);
+        raise(scores_[at(h)], reduced(logs, reduce_), lead == 0);
         weights_[at(h)].insert(weights_[at(h)].end(), logs.begin(), logs.end());
       }
     }
     keys_.pop_back();
+    if (level_ == SelectionLevel::batch) {
+      scores_.assign(scores_.size(), reduced(scores_, reduce_));
+    }
   }
 
+  /// What the rule chooses for a KV head of the target, `rows` rows being new; `last`: the last
+  /// chosen of the middle.
+  std::vector<std::int32_t> chosen(index_t target_head, index_t rows, const SelectionConfig& rule,
+                                   std::int32_t& last) const;
   enum class Match { exact, near, wrong };
-  /// Whether `ids` are what the rule chooses for a KV head of the target, `rows` rows being new;
-  /// near: but for rows whose scores are too close to the last chosen one's to tell.
+  /// Whether `ids` are what the rule chooses; near: but for rows whose scores are too close to the
+  /// last chosen one's to tell.
   Match match(const std::vector<std::int32_t>& ids, index_t target_head, index_t rows,
-              const SelectionConfig& rule) const {
-    const Approximate& s = scores_[at(map_[at(target_head)])];
-    const index_t total = length() + rows;
-    const index_t end = total - rule.recent_window;
-    std::vector<std::int32_t> order, expected;
-    for (index_t id = rule.sinks; id < end; ++id) order.push_back(static_cast<std::int32_t>(id));
-    std::stable_sort(order.begin(), order.end(),
-                     [&](auto a, auto b) { return s.value[at(a)] > s.value[at(b)]; });
-    const std::size_t middle = at(rule.budget - rule.sinks - rule.recent_window);
-    const double cut = s.value[at(order[middle - 1])];
-    const double cut_error = s.error[at(order[middle - 1])];
-    order.resize(middle);
-    for (index_t id = 0; id < rule.sinks; ++id) expected.push_back(static_cast<std::int32_t>(id));
-    std::sort(order.begin(), order.end());
-    expected.insert(expected.end(), order.begin(), order.end());
-    for (index_t id = end; id < total; ++id) expected.push_back(static_cast<std::int32_t>(id));
-    if (ids == expected) return Match::exact;
-    if (ids.size() != expected.size() || !std::is_sorted(ids.begin(), ids.end())) {
-      return Match::wrong;
-    }
-    std::vector<std::int32_t> differing;
-    std::set_symmetric_difference(ids.begin(), ids.end(), expected.begin(), expected.end(),
-                                  std::back_inserter(differing));
-    for (const std::int32_t id : differing) {
-      if (id < rule.sinks || id >= end) return Match::wrong;
-      if (std::abs(s.value[at(id)] - cut) > s.error[at(id)] + cut_error) return Match::wrong;
-    }
-    return Match::near;
-  }
+              const SelectionConfig& rule) const;
   /// Softmax mass of `ids`: least and mean over the leads' query heads that a head serves.
   std::pair<Bound, Bound> coverage(const std::vector<std::int32_t>& ids,
                                    index_t target_head) const {
@@ -194,30 +176,9 @@ class HeadReference {
     }
     return out;
   }
-  /// Over the query heads of a group: max, or the log of the mean weight.
-  Approximate reduced(const std::vector<Approximate>& logs) const {
-    Approximate out = logs[0];
-    for (std::size_t p = 1; p < out.value.size(); ++p) {
-      double weight = 0;
-      for (const Approximate& l : logs) {
-        out.value[p] = std::max(out.value[p], l.value[p]);
-        out.error[p] = std::max(out.error[p], l.error[p]);
-        weight += std::exp(l.value[p]) / static_cast<double>(logs.size());
-      }
-      if (reduce_ == GroupReduce::mean) out.value[p] = std::log(weight);
-    }
-    return out;
-  }
-  static void raise(Approximate& to, const Approximate& from, bool is_first) {
-    if (is_first) to = from;
-    for (std::size_t p = 0; p < to.value.size(); ++p) {
-      to.value[p] = std::max(to.value[p], from.value[p]);
-      to.error[p] = std::max(to.error[p], from.error[p]);
-    }
-  }
-
   const HeadNumbers* n_;
   GroupReduce reduce_;
+  SelectionLevel level_;
   std::vector<std::int32_t> map_;  // [target kv_heads]
   RopeFrequencies rope_;
   std::vector<std::int32_t> tokens_;
@@ -227,3 +188,5 @@ class HeadReference {
 };
 
 }  // namespace spectx::test
+
+#include "head_reference_choice.hpp"

@@ -13,6 +13,7 @@
 #include "spectx/cpu/coverage.hpp"
 #include "spectx/cpu/elementwise.hpp"
 #include "spectx/cpu/embed.hpp"
+#include "spectx/cpu/guard.hpp"
 #include "spectx/cpu/matmul.hpp"
 #include "spectx/cpu/memory.hpp"
 #include "spectx/cpu/move.hpp"
@@ -85,6 +86,14 @@ class CpuBackend final : public Backend {
   void coverage(const CoverageArgs& a, StreamView) override {
     const TraceSpan span(options_.trace, "CpuBackend::coverage");
     cpu::coverage(a, context_);
+  }
+  void join_heads(const JoinHeadsArgs& a, StreamView) override {
+    const TraceSpan span(options_.trace, "CpuBackend::join_heads");
+    cpu::join_heads(a, context_);
+  }
+  void guard(const GuardArgs& a, StreamView) override {
+    const TraceSpan span(options_.trace, "CpuBackend::guard");
+    cpu::guard(a);
   }
   void store_ring(const StoreRingArgs& a, StreamView) override {
     const TraceSpan span(options_.trace, "CpuBackend::store_ring");

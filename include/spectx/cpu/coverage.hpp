@@ -53,6 +53,7 @@ inline void coverage(const CoverageArgs& a, Context& context) {
   dispatch_dtype(a.keys.dtype, [&]<class T>() {
     context.for_each(num_items(batch) * kv_heads, [&](index_t task, int thread) {
       const index_t item = task / kv_heads;
+      if (a.budgets.size > 0 && a.budgets.data[item] == 0) return;
       const index_t count = a.selection.counts.data[task];
       const std::int32_t first = batch.position.data[batch.row_begin.data[item]];
       detail::MinAndMean covered{1, 1};

@@ -42,9 +42,9 @@ inline std::uint32_t kth_largest(const std::uint32_t* orders, index_t count, ind
   return prefix;
 }
 
-/// Ids of one item and KV head, ascending; true if a score that counts is NaN.
+/// `budget` ids of one item and KV head, ascending; true if a score that counts is NaN.
 inline bool select_ids(const float* scores, index_t length, const SelectionConfig& rule,
-                       std::uint32_t* orders, std::int32_t* ids) noexcept {
+                       index_t budget, std::uint32_t* orders, std::int32_t* ids) noexcept {
   const index_t end = length - rule.recent_window;
   const index_t count = end - rule.sinks;
   bool has_nan = false;
@@ -54,7 +54,7 @@ inline bool select_ids(const float* scores, index_t length, const SelectionConfi
   }
   index_t ties = 0;
   const std::uint32_t lowest =
-      kth_largest(orders, count, rule.budget - rule.sinks - rule.recent_window, ties);
+      kth_largest(orders, count, budget - rule.sinks - rule.recent_window, ties);
   std::iota(ids, ids + rule.sinks, 0);
   std::int32_t* to = ids + rule.sinks;
   for (index_t i = 0; i < count; ++i) {
@@ -77,19 +77,22 @@ inline void top_k(const TopKArgs& a, Context& context) {
   context.for_each(num_items(batch) * kv_heads, [&](index_t task, int thread) {
     const index_t item = task / kv_heads;
     const index_t length = batch.length.data[item];
+    const index_t budget = a.budgets.size == 0 ? rule.budget : a.budgets.data[item];
+    if (budget == 0) return;
     std::int32_t& count = a.out.counts.data[task];
     std::int32_t* const ids = a.out.ids.data + task * a.out.max_budget;
     if (batch.selects.data[item] == 0) {
       count = kAllTokens;
-    } else if (length <= rule.budget) {
+    } else if (length <= budget) {
       count = static_cast<std::int32_t>(length);
       std::iota(ids, ids + length, 0);
     } else {
-      count = static_cast<std::int32_t>(rule.budget);
+      count = static_cast<std::int32_t>(budget);
       Carver carver(context.of_thread(thread).reserve(padded<float>(length) * 4));
       const float* const scores =
           row<const float>(a.scores, item, serving_head(a.head_of_kv_head, task % kv_heads));
-      if (detail::select_ids(scores, length, rule, carver.take<std::uint32_t>(length), ids)) {
+      if (detail::select_ids(scores, length, rule, budget, carver.take<std::uint32_t>(length),
+                             ids)) {
         saw_nan.store(true, std::memory_order_relaxed);
       }
     }

@@ -42,7 +42,8 @@ inline PoolPlan plan_tiers(const ModelShape& shape, const PlannerConfig& config,
   if (has_host_tier) {
     const auto slots = static_cast<index_t>(
         std::ceil(config.hot_buffer * static_cast<double>(config.selection.budget)));
-    plan.slots = ceil_div(slots, plan.page_rows) * plan.page_rows;
+    plan.slots = ceil_div(std::max(slots, config.selection.largest_budget()), plan.page_rows) *
+                 plan.page_rows;
     plan.group_layers = layers_per_group(shape, plan.host_dtype);
     plan.staging_pages = ceil_div(plan.max_length, plan.page_rows);
   }

@@ -26,7 +26,7 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
   lists_.miss_counts = carver.take<std::int32_t>(layout.head_count_bytes);
   lists_.hit_counts = carver.take<std::int32_t>(layout.head_count_bytes);
   meter_.point(carver.take<std::uint64_t>(layout.stamp_bytes));
-  lists_.max_budget = pool.plan().selection.budget;
+  lists_.max_budget = pool.plan().selection.largest_budget();
   for (index_t g = 0; g < layout.groups; ++g) group_events_.push_back(backend.make_event());
   for (int set = 0; set < 2; ++set) staging_events_.push_back(backend.make_event());
   for (index_t r = 0; r < pool.plan().max_requests; ++r) {
@@ -48,8 +48,9 @@ inline void PrefetchPipeline::begin_step(const Batch& batch, const Selection& se
                                          StreamView stream) {
   const TraceSpan span(backend_.trace(), "PrefetchPipeline::begin_step");
   expects(!is_in_step_, "PrefetchPipeline::begin_step: the step before was not ended");
-  expects(!batch.needs_selection || selection.max_budget == pool_.plan().selection.budget,
-          "PrefetchPipeline::begin_step: the selection's max_budget must be the plan's budget");
+  expects(
+      !batch.needs_selection || selection.max_budget == pool_.plan().selection.largest_budget(),
+      "PrefetchPipeline::begin_step: the selection's max_budget must be the plan's largest budget");
   batch_ = batch;
   selection_ = selection;
   is_in_step_ = true;
@@ -181,7 +182,8 @@ inline void PrefetchPipeline::end_step(StreamView stream) {
           copy_stream_);
     }
   }
-  meter_.end_step(batch_, lists_, copy_stream_);
+  // The next schedule follows the copy stream only where there is a host tier.
+  meter_.end_step(batch_, selection_, lists_, has_host_tier ? StreamView(copy_stream_) : stream);
   if (has_host_tier) {
     backend_.record(copies_, copy_stream_);
     pool_.copies_ = copies_;

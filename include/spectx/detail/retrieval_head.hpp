@@ -38,6 +38,7 @@ inline const Selection& RetrievalHead::select(const Batch& batch, StreamView str
             "its last token as a dense item");
   }
   if (batch.num_rows > 0) enter_leads(batch, stream);
+  guard(batch, -1, stream);
   if (batch.needs_selection) {
     const TensorView queries = split_heads(rows_of(queries_, batch.lead_row.size),
                                            weights_.shape.query_heads, weights_.shape.k_dim);
@@ -49,33 +50,13 @@ inline const Selection& RetrievalHead::select(const Batch& batch, StreamView str
                     .log_sum = log_sum_,
                     .scores = scores_},
                    stream);
-    backend_.top_k({.scores = scores_,
-                    .batch = &batch,
-                    .rule = rule_,
-                    .head_of_kv_head = head_of_kv_head_,
-                    .out = selection_,
-                    .saw_nan = nan_flag_},
-                   stream);
-    backend_.coverage({.q = queries,
-                       .keys = pool_.key_view(),
-                       .batch = &batch,
-                       .scale = scale_,
-                       .log_sum = log_sum_,
-                       .head_of_kv_head = head_of_kv_head_,
-                       .selection = selection_},
-                      stream);
+    if (config_.level == SelectionLevel::batch) {
+      backend_.join_heads({.scores = scores_, .batch = &batch, .reduce = config_.reduce}, stream);
+    }
+    choose(batch, queries, stream);
     backend_.copy(&nan_on_host_, nan_flag_, sizeof(nan_on_host_), stream);
   }
   return selection_;
-}
-
-inline void RetrievalHead::set_budget(index_t budget) {
-  SelectionConfig rule = rule_;
-  rule.budget = budget;
-  check_selection(rule);
-  expects(budget <= selection_.max_budget,
-          "RetrievalHead::set_budget: the budget is larger than the plan's");
-  rule_ = rule;
 }
 
 /// Entries of the rows before which the target's features are known: keys, and queries where an

@@ -22,6 +22,7 @@ inline RetrievalHead::RetrievalHead(Backend& backend, KVPool& pool, const HeadWe
   check_weights();
   memory_ = Buffer(memories.device, layout_.bytes());
   carve();
+  set_rule(rule_);
   const Stream stream = backend.make_stream();
   upload_constants(stream);
   backend.synchronize(stream);
@@ -120,14 +121,19 @@ inline void RetrievalHead::carve() {
       matrix(layout_.score_bytes, plan.max_requests, head.kv_heads * plan.max_length, DType::f32),
       head.kv_heads, plan.max_length);
   const index_t target_heads = plan.max_requests * pool_.shape().kv_heads;
-  selection_.max_budget = plan.selection.budget;
+  selection_.max_budget = plan.selection.largest_budget();
   selection_.ids = {carver.take<std::int32_t>(layout_.ids_bytes),
-                    target_heads * plan.selection.budget};
+                    target_heads * selection_.max_budget};
   selection_.counts = {carver.take<std::int32_t>(layout_.count_bytes), target_heads};
   selection_.coverage = {carver.take<float>(layout_.coverage_bytes), 2 * target_heads};
+  budgets_ = {carver.take<std::int32_t>(layout_.guard_bytes), plan.max_requests};
+  rungs_ = {carver.take<std::int32_t>(layout_.guard_bytes), plan.max_requests};
+  outcomes_ = carver.take<GuardOutcome>(layout_.guard_bytes);
   frequency_ = {carver.take<float>(PoolLayout::aligned(head.k_dim / 2 * 4)), head.k_dim / 2};
-  head_of_kv_head_ = {carver.take<std::int32_t>(PoolLayout::aligned(pool_.shape().kv_heads * 4)),
-                      pool_.shape().kv_heads};
+  for (Array<std::int32_t>* map : {&head_of_kv_head_, &scores_of_kv_head_}) {
+    *map = {carver.take<std::int32_t>(PoolLayout::aligned(pool_.shape().kv_heads * 4)),
+            pool_.shape().kv_heads};
+  }
   fed_lead_row_ = {carver.take<std::int32_t>(PoolLayout::aligned(plan.max_step_rows * 4)),
                    plan.max_step_rows};
   fed_on_host_.reserve(static_cast<std::size_t>(plan.max_step_rows));
@@ -152,6 +158,8 @@ inline void RetrievalHead::upload_constants(StreamView stream) {
   backend_.fill(memory_.data(), 0, memory_.bytes(), stream);
   backend_.copy(frequency_.data, rope.frequency.data(), frequency_.size * 4, stream);
   backend_.copy(head_of_kv_head_.data, map.data(), head_of_kv_head_.size * 4, stream);
+  if (config_.level == SelectionLevel::batch) map.assign(map.size(), 0);
+  backend_.copy(scores_of_kv_head_.data, map.data(), scores_of_kv_head_.size * 4, stream);
 }
 
 }  // namespace spectx

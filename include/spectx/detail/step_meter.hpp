@@ -38,6 +38,11 @@ struct StepReport {
   double exposed_us = 0;   // what the compute stream waited for them
   double floor_us = 0;     // least wait possible: max over groups of (transfers up to it - compute
                            // before it)
+  // Of the items that select:
+  double mean_budget = 0;     // rows that a KV head read; 0: no item selects
+  index_t guard_raised = 0;   // items that read more than the budget, enough
+  index_t guard_full = 0;     // that read everything, for max_budget was too little
+  index_t guard_limited = 0;  // that read max_budget, though it was too little
 };
 
 namespace detail {
@@ -54,6 +59,9 @@ class StepMeter {
       record.misses.resize(counts);
       record.stamps.resize(static_cast<std::size_t>(pool.layout().groups * kStamps));
       record.miss_bytes.resize(static_cast<std::size_t>(pool.plan().max_requests));
+      record.lengths.resize(static_cast<std::size_t>(pool.plan().max_requests));
+      record.counts.resize(counts);
+      record.outcomes.resize(static_cast<std::size_t>(pool.plan().max_requests));
     }
   }
 
@@ -71,13 +79,21 @@ class StepMeter {
     }
   }
 
-  /// Sends the step's figures to the host, after `stream`.
-  void end_step(const Batch& batch, const StepLists& lists, StreamView stream) {
+  /// Sends the step's figures to the host, after `stream`, which follows the step.
+  void end_step(const Batch& batch, const Selection& selection, const StepLists& lists,
+                StreamView stream) {
     Record& record = records_[static_cast<std::size_t>(steps_ % kDepth)];
     record.step = steps_++;
     describe(batch, record);
+    const index_t bytes = record.items * pool_.shape().kv_heads * 4;
+    record.has_outcomes = batch.needs_selection && selection.outcomes.size > 0;
+    if (batch.needs_selection) {
+      backend_.copy(record.counts.data(), selection.counts.data, bytes, stream);
+    }
+    if (record.has_outcomes) {
+      backend_.copy(record.outcomes.data(), selection.outcomes.data, record.items * 4, stream);
+    }
     if (stamps_ != nullptr && record.path != Path::dense) {
-      const index_t bytes = static_cast<index_t>(batch.items.size()) * pool_.shape().kv_heads * 4;
       backend_.copy(record.hits.data(), lists.hit_counts, bytes, stream);
       backend_.copy(record.misses.data(), lists.miss_counts, bytes, stream);
     }
@@ -110,7 +126,11 @@ class StepMeter {
     index_t items = 0;
     std::vector<std::int32_t> hits, misses;  // [items, kv_heads]
     std::vector<index_t> miss_bytes;         // [items] of one missing row; 0: nothing offloaded
-    std::vector<std::uint64_t> stamps;       // [groups, kStamps] ns
+    std::vector<index_t> lengths;            // [items] tokens; 0: it does not select
+    std::vector<std::int32_t> counts;        // [items, kv_heads] of the selection
+    std::vector<GuardOutcome> outcomes;      // [items]
+    bool has_outcomes = false;
+    std::vector<std::uint64_t> stamps;  // [groups, kStamps] ns
   };
 
   void stamp(index_t group, index_t which, StreamView stream) {
@@ -130,6 +150,7 @@ class StepMeter {
       for (index_t g = pool_.resident_groups(item.request); g < view.groups; ++g) {
         layers += view.layers_of(g);
       }
+      record.lengths[i] = item.selects ? item.first + item.rows : 0;
       record.miss_bytes[i] = item.selects ? view.run.bytes_of(layers) : 0;
       record.is_lossy = record.is_lossy || (view.run.is_lossy && pool_.reads_returned(item));
       is_dense = is_dense && !item.selects;
@@ -153,7 +174,25 @@ class StepMeter {
         report_.bytes += record.misses[h] * record.miss_bytes[i];
       }
     }
+    finish_budgets(record);
     if (stamps_ != nullptr) finish_times(record);
+  }
+
+  void finish_budgets(const Record& record) {
+    const auto heads = static_cast<std::size_t>(pool_.shape().kv_heads);
+    index_t rows = 0;
+    index_t runs = 0;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(record.items); ++i) {
+      if (record.lengths[i] == 0) continue;
+      for (std::size_t h = i * heads; h < (i + 1) * heads; ++h, ++runs) {
+        rows += record.counts[h] == kAllTokens ? record.lengths[i] : record.counts[h];
+      }
+      if (!record.has_outcomes) continue;
+      report_.guard_raised += record.outcomes[i] == GuardOutcome::raised ? 1 : 0;
+      report_.guard_full += record.outcomes[i] == GuardOutcome::full ? 1 : 0;
+      report_.guard_limited += record.outcomes[i] == GuardOutcome::limited ? 1 : 0;
+    }
+    if (runs > 0) report_.mean_budget = static_cast<double>(rows) / static_cast<double>(runs);
   }
 
   void finish_times(const Record& record) {
