@@ -11,7 +11,7 @@ file(WRITE "${FOLDER}/texts/a.txt" "${text}")
 set(model --model "${FOLDER}/model.gguf")
 set(head --head "${FOLDER}/head.safetensors")
 set(texts --texts "${FOLDER}/texts")
-set(short --lengths 300 --budgets 80 --positions 40 --threads 2)
+set(short --lengths 300 --budgets 80 --positions 40 --threads 2 --needles 0)
 
 # refuses(<exit code> <regular expression of the one line> <arguments...>)
 function(refuses code pattern)
@@ -64,10 +64,11 @@ refuses(2 "--budgets must be numbers" ${model} ${head} ${texts} --budgets 80,x)
 refuses(2 "--lengths must be numbers" ${model} ${head} ${texts} --lengths=)
 refuses(2 "--buffers must be numbers" ${model} ${head} ${texts} --buffers 0.5)
 refuses(2 "--selectors has no \"best\"" ${model} ${head} ${texts} --selectors head,best)
+refuses(2 "--needles must be a whole number" ${model} ${head} ${texts} --needles 21)
 refuses(2 "--group must be one of max, mean" ${model} ${head} ${texts} --group sum)
 refuses(2 "--positions must be a whole number" ${model} ${head} ${texts} --positions 0)
 refuses(2 "unknown argument" ${model} ${head} ${texts} --frobnicate)
-refuses(2 "--json and --csv name one file" ${model} ${head} ${texts} --json a --csv a)
+refuses(2 "--json, --csv and --plots must name different files" ${model} ${head} ${texts} --json a --csv a)
 
 # Bad input.
 refuses(1 "none.gguf: " --model "${FOLDER}/none.gguf" ${head} ${texts} ${short})
@@ -86,11 +87,13 @@ refuses(1 "--lengths 100 leaves no room" ${model} ${head} ${texts} --lengths 100
         --positions 40)
 refuses(1 "--budgets 280 is .*at most 260, or the whole length" ${model} ${head} ${texts}
         --lengths 300 --budgets 80,280 --positions 40)
+refuses(1 "20 needles do not fit into 300 tokens" ${model} ${head} ${texts} --lengths 300
+        --budgets 80 --positions 40 --needles 20)
 refuses(1 "cannot be written" ${model} ${head} ${texts} ${short} --json "${FOLDER}/none/x/a.json")
 
 # Good runs: two texts, every selector, budgets below and above the length.
-runs(all ${model} ${head} ${texts} --lengths 300,400 --budgets 80,150,400 --positions 40 --csv
-     "${FOLDER}/all.csv")
+runs(all ${model} ${head} ${texts} --lengths 300,400 --budgets 80,150,400 --positions 40
+     --needles 1 --csv "${FOLDER}/all.csv" --plots "${FOLDER}/all.svg")
 string(JSON count LENGTH "${all}" lengths)
 string(JSON rows LENGTH "${all}" lengths 0 rows)
 if(NOT count EQUAL 2 OR NOT rows EQUAL 18)
@@ -138,6 +141,18 @@ endforeach()
 figure(missed "${all}" 12 miss_rate 0)
 if(NOT missed EQUAL 0)
   message(SEND_ERROR "the most recent tokens miss ${missed}")
+endif()
+# A model of random weights finds no needle.
+string(JSON hidden GET "${all}" lengths 0 needles_of_full_attention 0 hidden)
+string(JSON found GET "${all}" lengths 0 needles_of_full_attention 0 found)
+if(NOT hidden EQUAL 2 OR NOT found EQUAL 0)
+  message(SEND_ERROR "${found} of ${hidden} needles found")
+endif()
+file(READ "${FOLDER}/all.svg" plots)
+string(REGEX MATCHALL "<polyline" lines "${plots}")
+list(LENGTH lines count)
+if(NOT count EQUAL 24) # 6 recalls, 4 losses, 2 budgets of misses, at each length
+  message(SEND_ERROR "${count} lines in the charts")
 endif()
 file(STRINGS "${FOLDER}/all.csv" lines)
 list(LENGTH lines count)

@@ -18,6 +18,7 @@ struct TextFigures {
   double kl = 0;                     // nats, full attention || this
   double overlap = 1;                // share of a step's rows that the step before had
   double coverage = 1;               // the head's own mass on the selection; of others NaN
+  bool is_right = true;              // the text's token was the likeliest at every position
   std::vector<double> miss_rates;    // per buffer; empty where every layer has its own set
 };
 
@@ -26,6 +27,7 @@ struct Row {
   Selector selector = Selector::head;
   index_t budget = 0;
   std::vector<TextFigures> texts;
+  std::vector<index_t> needles;  // per depth: found, of those that full attention finds
 
   /// Mean over texts of `value(figures)`.
   template <class Value>
@@ -64,13 +66,32 @@ struct Row {
   }
 };
 
+/// Needles at one depth, of all texts.
+struct NeedleDepth {
+  double depth = 0;    // place in the text, 0 to 1
+  index_t hidden = 0;  // and asked for
+  index_t found = 0;   // by full attention
+};
+
 /// Everything that was measured at one length.
 struct LengthFigures {
   index_t length = 0;
   std::vector<std::string> texts;
   std::vector<double> full_loss;  // per text
   std::vector<Row> rows;
+  std::vector<NeedleDepth> depths;  // empty: no needles
 
+  /// Of the needles that full attention finds, the share that the row's selector finds; NaN where
+  /// there are none.
+  double needles_found(const Row& row) const {
+    index_t full = 0;
+    index_t found = 0;
+    for (std::size_t d = 0; d < depths.size(); ++d) {
+      full += depths[d].found;
+      found += row.needles[d];
+    }
+    return full == 0 ? std::nan("") : static_cast<double>(found) / static_cast<double>(full);
+  }
   double mean_full_loss() const {
     double sum = 0;
     for (const double x : full_loss) sum += x;

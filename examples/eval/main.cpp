@@ -32,6 +32,7 @@ class Program {
   Report report_;
   std::optional<support::AtomicFile> json_file_;
   std::optional<support::AtomicFile> csv_file_;
+  std::optional<support::AtomicFile> plots_file_;
   io::Gguf file_;
   llama::LlamaConfig model_;
   llama::Tokenizer tokenizer_;
@@ -50,6 +51,7 @@ Program::Program(const Options& options)
     : report_{.options = options, .backend = "", .device = "", .lengths = {}},
       json_file_(output(options.json)),
       csv_file_(output(options.csv)),
+      plots_file_(output(options.plots)),
       file_(options.model),
       model_(llama::llama_config(file_)),
       tokenizer_(llama::tokenizer_config(file_)),
@@ -78,7 +80,7 @@ std::unique_ptr<Runner> Program::make_runner(index_t length) {
   const Options& o = options();
   index_t budget = o.sinks + o.window + 1;
   for (const index_t b : o.budgets) {
-    if (b <= length - o.positions) budget = std::max(budget, b);
+    if (b <= first_position(o, length)) budget = std::max(budget, b);
   }
   // The planner counts the model's weights, which are there already, against the memory.
   const index_t memory = support::available_device_bytes(chosen_) + weights_->bytes();
@@ -93,23 +95,25 @@ std::unique_ptr<Runner> Program::make_runner(index_t length) {
 LengthFigures Program::evaluate(index_t length) {
   const Options& o = options();
   const auto runner = make_runner(length);
-  Evaluation evaluation(*runner, runner->pool().shape(),
-                        {.selectors = o.selectors,
-                         .budgets = o.budgets,
-                         .length = length,
-                         .positions = o.positions,
-                         .rule = {.budget = 0, .sinks = o.sinks, .recent_window = o.window},
-                         .buffers = o.buffers,
-                         .seed = o.seed});
+  Evaluation evaluation(
+      *runner, runner->pool().shape(),
+      {.measurement = {.selectors = o.selectors,
+                       .budgets = o.budgets,
+                       .length = length,
+                       .rule = {.budget = 0, .sinks = o.sinks, .recent_window = o.window},
+                       .seed = o.seed},
+       .positions = o.positions,
+       .needles = o.needles,
+       .buffers = o.buffers});
   const auto texts = long_texts(texts_, length + 1, o.max_texts);
-  const auto count = static_cast<index_t>(texts.size());
   support::Progress progress(std::to_string(length) + " tokens", "tokens",
-                             count * (length - o.positions + evaluation.steps()));
+                             static_cast<index_t>(texts.size()) * evaluation.tokens_of_text());
   index_t done = 0;
+  const auto advance = [&](index_t tokens) { progress.update(done += tokens); };
   for (const Text* text : texts) {
-    evaluation.measure(text->name,
-                       std::span(text->tokens).first(static_cast<std::size_t>(length + 1)),
-                       [&](index_t tokens) { progress.update(done += tokens); });
+    const auto tokens = std::span(text->tokens).first(static_cast<std::size_t>(length + 1));
+    evaluation.add_text(text->name, tokens, advance);
+    if (o.needles > 0) evaluation.add_needles(tokens, tokenizer_, advance);
   }
   return evaluation.figures();
 }
@@ -122,6 +126,7 @@ void Program::run() {
     if (std::fflush(stdout) != 0) throw FileError("standard output cannot be written");
   }
   if (json_file_) json_file_->replace([&](std::ostream& out) { write_json(report_, out); });
+  if (plots_file_) plots_file_->replace([&](std::ostream& out) { write_plots(report_, out); });
   if (csv_file_) csv_file_->replace([&](std::ostream& out) { write_csv(report_, out); });
 }
 

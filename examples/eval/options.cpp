@@ -5,6 +5,7 @@
 #include <array>
 #include <charconv>
 
+#include "eval/needles.hpp"
 #include "support/args.hpp"
 
 namespace spectx::eval {
@@ -16,7 +17,7 @@ using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 30;
 
-constexpr std::array<Flag, 20> kFlags = {{
+constexpr std::array<Flag, 22> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
     {"--head", "FILE.safetensors", "its retrieval head"},
     {"--texts", "PATH[,PATH]", "text files, or folders of them; each is one text"},
@@ -24,6 +25,9 @@ constexpr std::array<Flag, 20> kFlags = {{
     {"--budgets", "N[,N]", "rows that each KV head reads (default 256,512,1024)"},
     {"--max-texts", "N", "measure the first N texts that are long enough (default: all)"},
     {"--positions", "N", "last tokens of a text that are measured (default 128)"},
+    {"--needles", "N",
+     "sentences to hide in each text and ask for, at even depths; one counts\n"
+     "where full attention finds it (default 5; 0: none)"},
     {"--selectors", "NAME[,NAME]",
      "who selects: head, shared (best set for all layers), per-layer (best\n"
      "sets), pages (bounds of 16 keys, as Quest), recent, random (default: all)"},
@@ -37,6 +41,7 @@ constexpr std::array<Flag, 20> kFlags = {{
     {"--dtype", "TYPE", "of weights and cached rows: bf16 (default), f16 or f32"},
     {"--json", "FILE", "write every figure there"},
     {"--csv", "FILE", "write the table there"},
+    {"--plots", "FILE.svg", "write charts there"},
     {"--help", "", "this text"},
     {"-h", "", ""},
 }};
@@ -105,6 +110,7 @@ Options read_options(int argc, const char* const* argv) {
   o.buffers = numbers<double>(args, "--buffers", "1,1.5,2,3,4", 1, 1024);
   o.max_texts = args.count("--max-texts", 0, 1, kMostTokens);
   o.positions = args.count("--positions", o.positions, 1, kMostTokens);
+  o.needles = args.count("--needles", o.needles, 0, kMostNeedles);
   o.sinks = args.count("--sinks", o.sinks, 0, kMostTokens);
   o.window = args.count("--window", o.window, 1, kMostTokens);
   o.reduce = args.choice("--group", "max", {"max", "mean"}) == "max" ? GroupReduce::max
@@ -116,7 +122,13 @@ Options read_options(int argc, const char* const* argv) {
   o.dtype = dtype == "bf16" ? DType::bf16 : dtype == "f16" ? DType::f16 : DType::f32;
   o.json = args.text("--json");
   o.csv = args.text("--csv");
-  if (!o.json.empty() && o.json == o.csv) throw UsageError("--json and --csv name one file");
+  o.plots = args.text("--plots");
+  const auto are_one = [](const std::string& a, const std::string& b) {
+    return !a.empty() && a == b;
+  };
+  if (are_one(o.json, o.csv) || are_one(o.json, o.plots) || are_one(o.csv, o.plots)) {
+    throw UsageError("--json, --csv and --plots must name different files");
+  }
   return o;
 }
 
@@ -130,6 +142,11 @@ std::string help_text() {
          "Exit codes: 0; 1 after an error; 2 for a wrong command line.\n";
 }
 
+index_t first_position(const Options& o, index_t length) {
+  const index_t answered = o.needles > 0 ? kMostAnswerTokens : 0;
+  return length - std::max(o.positions, answered);
+}
+
 void check_budgets(const Options& o) {
   const std::string forced =
       "--sinks " + std::to_string(o.sinks) + " and --window " + std::to_string(o.window);
@@ -138,7 +155,7 @@ void check_budgets(const Options& o) {
                           " must be larger than " + forced + " together");
   }
   for (const index_t length : o.lengths) {
-    const index_t first = length - o.positions;
+    const index_t first = first_position(o, length);
     if (first <= o.sinks + o.window + 1) {
       throw InvalidArgument("--lengths " + std::to_string(length) + " leaves no room for " +
                             forced + " before the last --positions " + std::to_string(o.positions));
@@ -146,8 +163,7 @@ void check_budgets(const Options& o) {
     for (const index_t budget : o.budgets) {
       if (budget <= first || budget >= length) continue;
       throw InvalidArgument("--budgets " + std::to_string(budget) +
-                            " is the length of a text within its last --positions " +
-                            std::to_string(o.positions) + ": at --lengths " +
+                            " is the length of a text within its last --positions: at --lengths " +
                             std::to_string(length) + " it must be at most " +
                             std::to_string(first) + ", or the whole length");
     }

@@ -21,6 +21,7 @@ struct Options {
   std::vector<double> buffers;  // slots as multiples of the budget
   index_t max_texts = 0;        // 0: all
   index_t positions = 128;
+  index_t needles = 5;  // a text; 0: none
   index_t sinks = 4;
   index_t window = 64;
   GroupReduce reduce = GroupReduce::max;
@@ -30,12 +31,16 @@ struct Options {
   DType dtype = DType::bf16;
   std::string json;  // empty: none
   std::string csv;
+  std::string plots;
 };
 
 /// Throws support::UsageError.
 Options read_options(int argc, const char* const* argv);
 
 std::string help_text();
+
+/// The first position at which something is measured in a text of `length` tokens.
+index_t first_position(const Options& options, index_t length);
 
 /// Throws InvalidArgument for a budget that does not hold the forced rows, or that only a part of
 /// the measured positions exceeds.

@@ -18,8 +18,8 @@ double log_sum_exp(std::span<const float> logits) {
   return static_cast<double>(top) + std::log(sum);
 }
 
-std::ptrdiff_t likeliest(std::span<const float> logits) {
-  return std::max_element(logits.begin(), logits.end()) - logits.begin();
+std::int32_t likeliest_of(std::span<const float> logits) {
+  return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
 }  // namespace
@@ -39,6 +39,8 @@ double Predictions::loss(index_t position, std::int32_t next) const {
          static_cast<double>(row(position)[static_cast<std::size_t>(next)]);
 }
 
+std::int32_t Predictions::likeliest(index_t position) const { return likeliest_of(row(position)); }
+
 Predictions::Difference Predictions::compare(index_t position, std::span<const float> logits,
                                              std::int32_t next) const {
   const std::span<const float> full = row(position);
@@ -48,7 +50,8 @@ Predictions::Difference Predictions::compare(index_t position, std::span<const f
   const double moved = (weights * (array(full) - array(logits))).cast<double>().sum();
   return {.loss = sum - static_cast<double>(logits[static_cast<std::size_t>(next)]),
           .kl = std::max(0.0, moved - (full_sum - sum)),  // rounding
-          .agrees = likeliest(full) == likeliest(logits)};
+          .agrees = likeliest_of(full) == likeliest_of(logits),
+          .is_right = likeliest_of(logits) == next};
 }
 
 }  // namespace spectx::eval

@@ -17,12 +17,14 @@ class Predictions {
   void add(std::span<const float> logits);
 
   struct Difference {
-    double loss = 0;  // of the next token, nats
-    double kl = 0;    // full || other, nats
-    bool agrees = false;
+    double loss = 0;        // of the next token, nats
+    double kl = 0;          // full || other, nats
+    bool agrees = false;    // with full attention's likeliest token
+    bool is_right = false;  // the next token is the likeliest
   };
   Difference compare(index_t position, std::span<const float> logits, std::int32_t next) const;
   double loss(index_t position, std::int32_t next) const;
+  std::int32_t likeliest(index_t position) const;
 
  private:
   std::span<const float> row(index_t position) const {

@@ -2,7 +2,6 @@
 #include "eval/report.hpp"
 
 #include <cstdio>
-#include <functional>
 
 namespace spectx::eval {
 namespace {
@@ -51,7 +50,25 @@ std::vector<Column> columns(const LengthFigures& figures, const std::vector<doub
                      });
                    }});
   }
+  if (!figures.depths.empty()) {
+    all.push_back(
+        {"needles", "%.3f", [&figures](const Row& r) { return figures.needles_found(r); }});
+  }
   return all;
+}
+
+/// How many needles full attention finds, depth by depth.
+std::string needles_line(const LengthFigures& figures) {
+  index_t hidden = 0;
+  index_t found = 0;
+  std::string depths;
+  for (const NeedleDepth& d : figures.depths) {
+    hidden += d.hidden;
+    found += d.found;
+    depths += " " + std::to_string(d.found);
+  }
+  return "full attention finds " + std::to_string(found) + " of " + std::to_string(hidden) +
+         " needles; from the beginning of the text to its end:" + depths + "\n";
 }
 
 }  // namespace
@@ -64,6 +81,7 @@ std::string table(const LengthFigures& figures, const Options& options) {
       "\n" + std::to_string(figures.length) + " tokens, " + std::to_string(figures.texts.size()) +
       " texts, last " + std::to_string(options.positions) + " positions; full attention: loss " +
       printed("%.4f", full) + ", perplexity " + printed("%.3f", std::exp(full)) + "\n";
+  if (!figures.depths.empty()) text += needles_line(figures);
   const std::vector<Column> shown = columns(figures, options.buffers);
   std::string head = "selector";
   head.resize(kNameCells, ' ');

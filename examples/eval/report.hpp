@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -22,5 +23,7 @@ std::string table(const LengthFigures& figures, const Options& options);
 
 void write_json(const Report& report, std::ostream& out);
 void write_csv(const Report& report, std::ostream& out);
+/// Charts, as SVG.
+void write_plots(const Report& report, std::ostream& out);
 
 }  // namespace spectx::eval

@@ -18,6 +18,7 @@ Json options_json(const Report& report) {
           {"window", o.window},
           {"group", o.reduce == GroupReduce::max ? "max" : "mean"},
           {"buffers", o.buffers},
+          {"needles", o.needles},
           {"seed", o.seed},
           {"dtype", dtype_name(o.dtype)},
           {"backend", report.backend},
@@ -42,6 +43,7 @@ Json row_json(const Row& row, double full_loss) {
   for (std::size_t b = 0; b < row.texts.front().miss_rates.size(); ++b) {
     json["miss_rate"].push_back(row.mean([b](const TextFigures& t) { return t.miss_rates[b]; }));
   }
+  if (!row.needles.empty()) json["needles_found_at_depth"] = row.needles;
   for (const TextFigures& t : row.texts) json["loss_increase_of_text"].push_back(t.loss_increase);
   return json;
 }
@@ -52,12 +54,21 @@ void write_json(const Report& report, std::ostream& out) {
   Json json = {{"options", options_json(report)}, {"lengths", Json::array()}};
   for (const LengthFigures& figures : report.lengths) {
     Json rows = Json::array();
-    for (const Row& row : figures.rows) rows.push_back(row_json(row, figures.mean_full_loss()));
+    for (const Row& row : figures.rows) {
+      rows.push_back(row_json(row, figures.mean_full_loss()));
+      const double needles = figures.needles_found(row);
+      if (!std::isnan(needles)) rows.back()["needles_found"] = needles;
+    }
+    Json depths = Json::array();
+    for (const NeedleDepth& d : figures.depths) {
+      depths.push_back({{"depth", d.depth}, {"hidden", d.hidden}, {"found", d.found}});
+    }
     json["lengths"].push_back({{"length", figures.length},
                                {"texts", figures.texts},
                                {"full_loss", figures.mean_full_loss()},
                                {"full_perplexity", std::exp(figures.mean_full_loss())},
                                {"full_loss_of_text", figures.full_loss},
+                               {"needles_of_full_attention", std::move(depths)},
                                {"rows", std::move(rows)}});
   }
   // The name of a file need not be UTF-8.

@@ -7,25 +7,48 @@
 
 namespace spectx::eval {
 
-void pick(std::span<const float> scores, const SelectionConfig& rule, std::span<std::int32_t> ids) {
+namespace {
+
+/// The `wanted` best of ascending candidates, ties to the lower id, to `out`, ascending.
+void keep_best(std::span<const float> scores, std::span<const std::int32_t> candidates,
+               std::span<std::int32_t> out, std::vector<float>& room) {
+  if (out.empty()) return;
+  room.clear();
+  for (const std::int32_t id : candidates) room.push_back(scores[static_cast<std::size_t>(id)]);
+  const auto last = room.begin() + static_cast<std::ptrdiff_t>(out.size()) - 1;
+  std::nth_element(room.begin(), last, room.end(), std::greater<>());
+  const float lowest = *last;
+  const auto above = std::count_if(room.begin(), last, [&](float x) { return x > lowest; });
+  std::size_t ties = out.size() - static_cast<std::size_t>(above);
+  auto to = out.begin();
+  for (const std::int32_t id : candidates) {
+    const float score = scores[static_cast<std::size_t>(id)];
+    if (score < lowest || (score == lowest && ties == 0)) continue;
+    ties -= score == lowest ? 1 : 0;
+    *to++ = id;
+  }
+}
+
+}  // namespace
+
+/// A smaller budget keeps the best of what a larger one has.
+void pick(std::span<const float> scores, const SelectionConfig& rule,
+          std::span<const std::span<std::int32_t>> rooms) {
   const auto sinks = static_cast<std::size_t>(rule.sinks);
   const auto window = static_cast<std::size_t>(rule.recent_window);
-  const auto wanted = static_cast<std::size_t>(rule.budget) - sinks - window;
-  const auto middle = scores.subspan(sinks, scores.size() - sinks - window);
-  std::vector<float> ordered(middle.begin(), middle.end());
-  const auto last = ordered.begin() + static_cast<std::ptrdiff_t>(wanted) - 1;
-  std::nth_element(ordered.begin(), last, ordered.end(), std::greater<>());
-  const float lowest = *last;
-  auto ties = wanted - static_cast<std::size_t>(std::count_if(ordered.begin(), last,
-                                                              [&](float x) { return x > lowest; }));
-  std::iota(ids.begin(), ids.begin() + rule.sinks, 0);
-  auto to = ids.begin() + rule.sinks;
-  for (std::size_t i = 0; i < middle.size(); ++i) {
-    const bool is_tie = middle[i] == lowest && ties > 0;
-    ties -= is_tie ? 1 : 0;
-    if (middle[i] > lowest || is_tie) *to++ = static_cast<std::int32_t>(sinks + i);
+  std::vector<std::int32_t> all(scores.size() - sinks - window);
+  std::iota(all.begin(), all.end(), static_cast<std::int32_t>(sinks));
+  std::span<const std::int32_t> candidates = all;
+  std::vector<float> values;
+  for (std::size_t r = rooms.size(); r-- > 0;) {
+    const std::span<std::int32_t> ids = rooms[r];
+    const std::span<std::int32_t> middle = ids.subspan(sinks, ids.size() - sinks - window);
+    keep_best(scores, candidates, middle, values);
+    candidates = middle;
+    std::iota(ids.begin(), ids.begin() + rule.sinks, 0);
+    std::iota(ids.end() - rule.recent_window, ids.end(),
+              static_cast<std::int32_t>(scores.size() - window));
   }
-  std::iota(to, ids.end(), static_cast<std::int32_t>(scores.size() - window));
 }
 
 double Recorded::overlap() const {

@@ -25,9 +25,10 @@ inline const char* name_of(Selector s) { return kSelectorNames[static_cast<std::
 inline bool is_per_layer(Selector s) { return s == Selector::per_layer || s == Selector::pages; }
 
 /// Ascending ids of the sinks, the best of the middle by `scores` [length], and the window: exact,
-/// ties to the lower id, as `top_k` of a backend has them. The budget is at most the length.
-/// @param ids  [rule.budget], written
-void pick(std::span<const float> scores, const SelectionConfig& rule, std::span<std::int32_t> ids);
+/// ties to the lower id, as `top_k` of a backend has them. One list a room, whose size is the
+/// budget, at most the length; the rooms ascend in size.
+void pick(std::span<const float> scores, const SelectionConfig& rule,
+          std::span<const std::span<std::int32_t>> rooms);
 
 /// The selections of a text's steps, [steps, sets, kv_heads] lists of ids. One set a layer, or one
 /// for all.
