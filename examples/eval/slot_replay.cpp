@@ -39,16 +39,16 @@ class SlotReplay {
         ids_(ints_.take(heads_ * budget_)),
         counts_(ints_.take(heads_)),
         miss_counts_(ints_.take(heads_)) {
-    pool_ = {.resident_groups = few_.data + kZero,
-             .durable = few_.data + kDurable,
-             .slot_of_token = filled(heads_ * max_length, -1),
-             .token_of_slot = filled(heads_ * slots, -1),
-             .last_used = filled(heads_ * slots, 0),
-             .clock = few_.data + kClock,
-             .groups = 1,
-             .kv_heads = heads_,
-             .slots = slots,
-             .max_length = max_length};
+    pool_.resident_groups = few_.data + kZero;
+    pool_.durable = few_.data + kDurable;
+    pool_.slot_of_token = filled(heads_ * max_length, -1);
+    pool_.token_of_slot = filled(heads_ * slots, -1);
+    pool_.last_used = filled(heads_ * slots, 0);
+    pool_.clock = few_.data + kClock;
+    pool_.groups = 1;
+    pool_.kv_heads = heads_;
+    pool_.slots = slots;
+    pool_.max_length = max_length;
     lists_ = {.slot_of_rank = ints_.take(heads_ * budget_).data,
               .miss_ids = ints_.take(heads_ * budget_).data,
               .miss_slots = ints_.take(heads_ * budget_).data,
