@@ -31,9 +31,8 @@ class World {
         file_(model),
         config_(llama::llama_config(file_)),
         weights_(*backend_, file_, config_, DType::bf16, stream_),
-        head_(llama::load_head(*backend_, io::Safetensors(head),
-                               llama::model_shape(config_, DType::bf16), weights_.all().embeddings,
-                               DType::bf16, stream_)) {
+        head_(io::load_head(*backend_, head, llama::model_shape(config_, DType::bf16),
+                            weights_.all().embeddings, {.dtype = DType::bf16}, stream_)) {
     std::ifstream in(text, std::ios::binary);
     const std::string content{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
     tokens_ = llama::Tokenizer(llama::tokenizer_config(file_)).encode(content);
@@ -76,7 +75,7 @@ class World {
   io::Gguf file_;
   llama::LlamaConfig config_;
   llama::LlamaWeights weights_;
-  llama::LoadedHead head_;
+  io::LoadedHead head_;
   std::vector<std::int32_t> tokens_;
   std::unique_ptr<llama::Session> session_;
   index_t context_ = -1;

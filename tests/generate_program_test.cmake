@@ -67,6 +67,7 @@ refuses(2 "--full and --compare" ${model} ${head} ${short} --full --compare)
 refuses(2 "--prompt and --prompt-file" ${model} ${head} ${short} --prompt hello)
 refuses(2 "--budget must be a whole number" ${model} ${head} ${short} --budget=-1)
 refuses(2 "--max-tokens must be a whole number" ${model} ${head} ${short} --max-tokens 0)
+refuses(2 "--head-theta must be a number" ${model} ${head} ${short} --head-theta 0)
 refuses(2 "--max-tokens must be a whole number" ${model} ${head} ${short} --max-tokens 9x)
 refuses(2 "--temp must be a number" ${model} ${head} ${short} --temp warm)
 refuses(2 "--top-p must be a number" ${model} ${head} ${short} --top-p 1.5)
@@ -96,7 +97,7 @@ refuses(1 "none.safetensors: " ${model} --head "${FOLDER}/none.safetensors" ${sh
 refuses(1 "cut.safetensors: " ${model} --head "${FOLDER}/cut.safetensors" ${short})
 refuses(
   1
-  "does not fit the model.*fc.weight is .64, 128., needed .48, 96..*input_layernorm.*hidden_norm.*q_proj.*k_proj.*feature layer 9"
+  "does not fit the model.*feature layer 9.*fc.weight is .64, 128., needed .48, 96..*input_layernorm.*hidden_norm.*q_proj.*k_proj"
   ${model} --head "${FOLDER}/misfit.safetensors" ${short})
 refuses(1 "--budget 0 must be larger than --sinks 4 and --window 64" ${model} ${head} ${short}
         --budget 0)
@@ -169,6 +170,8 @@ holds("${small}" selected_resident selected path)
 holds("${small}" 15360.0 selected kv_bytes_per_step) # 80 rows, 2 KV heads, 32 bytes, 3 layers
 runs(again ${model} ${head} ${short} --max-tokens 100 --no-stop --budget 80)
 same("a run on its own" "${small}" "${again}" token_ids)
+runs(turned ${model} ${head} ${short} --max-tokens 100 --no-stop --budget 80 --head-theta 10000)
+same("the head's own theta" "${small}" "${turned}" token_ids)
 
 # Where the rows live changes nothing.
 set(deep --model "${FOLDER}/deep.gguf" ${head} --prompt-file "${FOLDER}/long.txt" ${few})

@@ -7,9 +7,9 @@
 
 #include "catch.hpp"
 #include "llama/decoder.hpp"
-#include "llama/head_file.hpp"
 #include "llama/tokenizer.hpp"
 #include "llama/tokenizer_config.hpp"
+#include "spectx/io/head_file.hpp"
 #include "spectx/memory_planner.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 #include "support/backends.hpp"
@@ -75,8 +75,8 @@ TEST_CASE(
   const llama::LlamaConfig config = llama::llama_config(file);
   const llama::LlamaWeights weights(*backend, file, config, DType::f32, stream);
   const ModelShape shape = llama::model_shape(config, DType::f32);
-  const auto loaded = llama::load_head(*backend, io::Safetensors(SPECTX_TEST_HEAD), shape,
-                                       weights.all().embeddings, DType::f32, stream);
+  const auto loaded = io::load_head(*backend, SPECTX_TEST_HEAD, shape, weights.all().embeddings,
+                                    {.dtype = DType::f32}, stream);
   const MemoryPlanner planner(shape, {.device_bytes = index_t{4} << 30,
                                       .has_one_memory = true,
                                       .selection = {.budget = 512, .sinks = 4, .recent_window = 32},

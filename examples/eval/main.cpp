@@ -39,7 +39,7 @@ class Program {
   std::vector<Text> texts_;
   support::ChosenBackend chosen_;
   std::optional<llama::LlamaWeights> weights_;
-  std::optional<llama::LoadedHead> head_;
+  std::optional<io::LoadedHead> head_;
 };
 
 std::optional<support::AtomicFile> output(const std::string& path) {
@@ -71,9 +71,8 @@ void Program::load() {
   Backend& backend = *chosen_.backend;
   const Stream stream = backend.make_stream();
   weights_.emplace(backend, file_, model_, options().dtype, stream);
-  head_ = llama::load_head(backend, io::Safetensors(options().head),
-                           llama::model_shape(model_, options().dtype), weights_->all().embeddings,
-                           options().dtype, stream);
+  head_ = io::load_head(backend, options().head, llama::model_shape(model_, options().dtype),
+                        weights_->all().embeddings, {.dtype = options().dtype}, stream);
 }
 
 std::unique_ptr<Runner> Program::make_runner(index_t length) {

@@ -19,7 +19,7 @@ constexpr index_t kMostTokens = index_t{1} << 30;
 
 constexpr std::array<Flag, 22> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
-    {"--head", "FILE.safetensors", "its retrieval head"},
+    {"--head", "PATH", "its retrieval head: a folder, .safetensors or .gguf"},
     {"--texts", "PATH[,PATH]", "text files, or folders of them; each is one text"},
     {"--lengths", "N[,N]", "tokens that are read of a text (default 8192)"},
     {"--budgets", "N[,N]", "rows that each KV head reads (default 256,512,1024)"},
@@ -136,7 +136,7 @@ std::string help_text() {
   const std::span<const Flag> shown(kFlags.data(), kFlags.size() - 1);
   return "spectx-eval: what a retrieval head's selections keep of a model's attention, and what\n"
          "they cost, on texts.\n\n"
-         "spectx-eval --model FILE.gguf --head FILE.safetensors --texts FOLDER [--json FILE]\n\n" +
+         "spectx-eval --model FILE.gguf --head PATH --texts FOLDER [--json FILE]\n\n" +
          support::describe(shown) +
          "\nThe table goes to standard output, everything else to standard error.\n"
          "Exit codes: 0; 1 after an error; 2 for a wrong command line.\n";

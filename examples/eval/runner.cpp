@@ -7,7 +7,7 @@ namespace spectx::eval {
 namespace {
 
 PlannerConfig planner_config(const Backend& backend, const llama::LlamaWeights& weights,
-                             const llama::LoadedHead& head, const RunnerConfig& config) {
+                             const io::LoadedHead& head, const RunnerConfig& config) {
   const llama::DecoderConfig decoder{.max_step_rows = config.chunk_rows};
   const DType compute = backend.compute_dtype(weights.dtype());
   PlannerConfig c;
@@ -26,7 +26,7 @@ PlannerConfig planner_config(const Backend& backend, const llama::LlamaWeights& 
 
 }  // namespace
 
-Runner::Runner(Backend& backend, const llama::LlamaWeights& weights, const llama::LoadedHead& head,
+Runner::Runner(Backend& backend, const llama::LlamaWeights& weights, const io::LoadedHead& head,
                const RunnerConfig& config)
     : backend_(backend),
       weights_(weights),

@@ -8,7 +8,7 @@
 
 #include "eval/host_copy.hpp"
 #include "llama/decoder.hpp"
-#include "llama/head_file.hpp"
+#include "spectx/io/head_file.hpp"
 #include "spectx/memory_planner.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 
@@ -38,7 +38,7 @@ class Runner {
   using Progress = std::function<void(index_t tokens)>;
 
   /// Everything must outlive it. Throws OutOfMemory, InvalidArgument.
-  Runner(Backend& backend, const llama::LlamaWeights& weights, const llama::LoadedHead& head,
+  Runner(Backend& backend, const llama::LlamaWeights& weights, const io::LoadedHead& head,
          const RunnerConfig& config);
   Runner(Runner&&) = delete;
 

@@ -72,7 +72,7 @@ class Program {
   support::ChosenBackend chosen_;
   Backend* backend_ = nullptr;
   std::optional<llama::LlamaWeights> weights_;
-  std::optional<llama::LoadedHead> head_;
+  std::optional<io::LoadedHead> head_;
   std::optional<llama::Session> session_;
   std::optional<KeptLogits> kept_;
 };
@@ -130,10 +130,11 @@ void Program::load() {
   }
   weights_.emplace(*backend_, file_, model_, options().dtype, stream);
   if (!options().head.empty()) {
-    head_ = llama::load_head(*backend_, io::Safetensors(options().head),
-                             llama::model_shape(model_, options().dtype),
-                             weights_->all().embeddings, options().dtype, stream);
+    head_ = io::load_head(*backend_, options().head, llama::model_shape(model_, options().dtype),
+                          weights_->all().embeddings,
+                          {.dtype = options().dtype, .rope_theta = options().head_theta}, stream);
     report_.head_bytes = head_->storage.bytes();
+    report_.head_notes = head_->notes;
   }
   const index_t max_length =
       static_cast<index_t>(report_.prompt.tokens.size()) + options().max_tokens;

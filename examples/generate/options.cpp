@@ -14,9 +14,10 @@ using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 30;
 
-constexpr std::array<Flag, 26> kFlags = {{
+constexpr std::array<Flag, 27> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
-    {"--head", "FILE.safetensors", "its retrieval head; not needed with --full"},
+    {"--head", "PATH", "its retrieval head: a folder, .safetensors or .gguf; not for --full"},
+    {"--head-theta", "T", "RoPE theta of the head, instead of its file's"},
     {"--prompt", "TEXT", "the prompt; without it, standard input"},
     {"--prompt-file", "FILE", "the prompt, from a file"},
     {"--chat", "", "put the prompt in the model's chat template"},
@@ -78,6 +79,9 @@ Options read_options(int argc, const char* const* argv) {
   o.mode = read_mode(args);
   o.model = args.text("--model");
   o.head = args.text("--head");
+  if (args.has("--head-theta")) {
+    o.head_theta = static_cast<float>(args.number("--head-theta", 0, 1.001, 1e12));
+  }
   if (args.has("--prompt")) o.prompt = args.text("--prompt");
   if (args.has("--prompt-file")) o.prompt_file = args.text("--prompt-file");
   o.is_chat = args.has("--chat");
@@ -108,7 +112,7 @@ std::string help_text() {
   const std::span<const Flag> shown(kFlags.data(), kFlags.size() - 1);
   return "spectx-generate: continues a prompt with a model of the Llama family, reading only the\n"
          "cached rows that a retrieval head chooses.\n\n"
-         "spectx-generate --model FILE.gguf --head FILE.safetensors --prompt-file FILE "
+         "spectx-generate --model FILE.gguf --head PATH --prompt-file FILE "
          "[--compare]\n"
          "\n" +
          support::describe(shown) +

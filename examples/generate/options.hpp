@@ -18,6 +18,7 @@ struct Options {
   Mode mode = Mode::selected;
   std::string model;
   std::string head;                   // empty: none
+  std::optional<float> head_theta;    // instead of its file's
   std::optional<std::string> prompt;  // else the file, else standard input
   std::optional<std::string> prompt_file;
   bool is_chat = false;

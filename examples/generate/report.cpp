@@ -122,6 +122,7 @@ void add_notes(Table& table, const Report& r) {
   }
   table.note("memory of the model", megabytes(double(r.model_bytes)) + ", of the head's weights " +
                                         megabytes(double(r.head_bytes)));
+  for (const std::string& note : r.head_notes) table.note("head", note);
   table.note("memory of the process, at most", megabytes(double(r.peak_bytes)));
   if (!r.comparison) return;
   table.note("equal tokens", percent(r.comparison->equal_tokens));

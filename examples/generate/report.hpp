@@ -4,6 +4,7 @@
 #include <optional>
 #include <ostream>
 #include <string>
+#include <vector>
 
 #include "generate/compare.hpp"
 #include "generate/options.hpp"
@@ -27,7 +28,8 @@ struct Report {
   llama::MemoryFigures memory{};
   index_t model_bytes = 0;  // weights and activations
   index_t head_bytes = 0;   // weights
-  index_t peak_bytes = 0;   // of the process, the mapped model file included
+  std::vector<std::string> head_notes{};
+  index_t peak_bytes = 0;  // of the process, the mapped model file included
 
   /// The run that the user asked for.
   const RunFigures& main_run() const { return selected ? *selected : *full; }

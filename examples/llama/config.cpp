@@ -5,6 +5,8 @@
 #include <limits>
 #include <string>
 
+#include "spectx/io/gguf_rope.hpp"
+
 namespace spectx::llama {
 namespace {
 
@@ -40,9 +42,6 @@ class Keys {
     if (!std::isfinite(value) || value <= 0) fail("llama." + key + " must be a positive number");
     return value;
   }
-  float positive_or(const std::string& key, float otherwise) const {
-    return has(key) ? positive(key) : otherwise;
-  }
   [[noreturn]] void fail(const std::string& reason) const {
     throw FileError(file_.path() + ": " + reason);
   }
@@ -62,47 +61,6 @@ class Keys {
 
   const io::Gguf& file_;
 };
-
-void read_rope_scaling(const io::Gguf& file, const Keys& keys, Rope& rope) {
-  const auto type = file.get_or<std::string>("llama.rope.scaling.type", "");
-  // The older form: a bare factor, always linear.
-  const float old_factor = keys.positive_or("rope.scale_linear", 1);
-  rope.factor = keys.positive_or("rope.scaling.factor", old_factor);
-  if (type == "none" || (type.empty() && rope.factor == 1)) {
-    rope.factor = 1;
-    return;
-  }
-  if (type == "linear" || type.empty()) {
-    rope.scaling = RopeScaling::linear;
-  } else if (type == "yarn") {
-    rope.scaling = RopeScaling::yarn;
-    rope.original_length = static_cast<float>(keys.tokens("rope.scaling.original_context_length"));
-    rope.beta_fast = keys.positive_or("rope.scaling.yarn_beta_fast", rope.beta_fast);
-    rope.beta_slow = keys.positive_or("rope.scaling.yarn_beta_slow", rope.beta_slow);
-    // The file's factor multiplies the one that follows from the scaling.
-    const float extra = keys.positive_or("rope.scaling.attn_factor", 1);
-    rope.attention_factor = extra * (0.1F * std::log(rope.factor) + 1);
-  } else {
-    keys.unsupported("RoPE scaling " + quoted(type) + " is not supported");
-  }
-  if (rope.factor < 1) keys.fail("llama.rope.scaling.factor must be at least 1");
-}
-
-std::vector<float> read_rope_divisors(const io::Gguf& file, const Keys& keys, index_t k_dim) {
-  const io::GgufTensor* tensor = file.find("rope_freqs.weight");
-  if (tensor == nullptr) return {};
-  if (tensor->rows() != 1 || tensor->cols() != k_dim / 2) {
-    keys.fail("rope_freqs.weight must be [" + std::to_string(k_dim / 2) + "]");
-  }
-  std::vector<float> divisors(static_cast<std::size_t>(k_dim / 2));
-  file.read_rows(*tensor, 0, vector_view(divisors.data(), DType::f32, k_dim / 2));
-  for (const float divisor : divisors) {
-    if (!std::isfinite(divisor) || divisor <= 0) {
-      keys.fail("rope_freqs.weight must hold positive numbers");
-    }
-  }
-  return divisors;
-}
 
 void check_is_supported(const io::Gguf& file, const Keys& keys) {
   const auto architecture = file.get<std::string>("general.architecture");
@@ -145,9 +103,8 @@ LlamaConfig llama_config(const io::Gguf& file) {
   if (keys.count_or("rope.dimension_count", c.k_dim) != c.k_dim) {
     keys.unsupported("RoPE over a part of a head is not supported");
   }
-  c.rope.theta = keys.positive_or("rope.freq_base", c.rope.theta);
-  read_rope_scaling(file, keys, c.rope);
-  c.rope_divisors = read_rope_divisors(file, keys, c.k_dim);
+  c.rope = io::read_rope(file, "llama");
+  c.rope_divisors = io::read_rope_divisors(file, c.k_dim);
   c.vocabulary = file.at("token_embd.weight").rows();
   c.has_tied_embeddings = file.find("output.weight") == nullptr;
   return c;

@@ -17,7 +17,7 @@ enum Part : int { kRest, kHead, kAttend, kNumParts };
 }  // namespace
 
 PlannerConfig Session::planner_config(const Backend& backend, const LlamaWeights& weights,
-                                      const LoadedHead* head, const SessionConfig& config) {
+                                      const io::LoadedHead* head, const SessionConfig& config) {
   const DecoderConfig decoder{.max_step_rows = config.chunk_rows};
   const DType compute = backend.compute_dtype(weights.dtype());
   const bool has_one_memory = backend.has_one_memory();
@@ -40,7 +40,7 @@ PlannerConfig Session::planner_config(const Backend& backend, const LlamaWeights
   return c;
 }
 
-Session::Session(Backend& backend, const LlamaWeights& weights, const LoadedHead* head,
+Session::Session(Backend& backend, const LlamaWeights& weights, const io::LoadedHead* head,
                  const SessionConfig& config)
     : backend_(backend),
       weights_(weights),

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "llama/decoder.hpp"
-#include "llama/head_file.hpp"
 #include "llama/step_clock.hpp"
+#include "spectx/io/head_file.hpp"
 #include "spectx/memory_planner.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 #include "support/counting_memory.hpp"
@@ -53,7 +53,7 @@ class Session {
  public:
   /// `head` may be null: then every step reads everything. Backend, weights and head must outlive
   /// it. Throws OutOfMemory, InvalidArgument for a selection that does not hold together.
-  Session(Backend& backend, const LlamaWeights& weights, const LoadedHead* head,
+  Session(Backend& backend, const LlamaWeights& weights, const io::LoadedHead* head,
           const SessionConfig& config);
   Session(Session&&) = delete;
 
@@ -77,7 +77,7 @@ class Session {
 
  private:
   static PlannerConfig planner_config(const Backend& backend, const LlamaWeights& weights,
-                                      const LoadedHead* head, const SessionConfig& config);
+                                      const io::LoadedHead* head, const SessionConfig& config);
   const Batch& schedule(std::span<const std::int32_t> tokens, bool is_dense);
   void run_layers(const Batch& batch, bool with_head, bool needs_output);
   void run_chunks(index_t first, const std::function<void(index_t)>& progress);

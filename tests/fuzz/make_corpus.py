@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the corpus beside this file: corpus/gguf and corpus/safetensors.
+"""Writes the corpus beside this file: corpus/gguf, corpus/head_config and corpus/safetensors.
 
 good_* must be read, bad_* must be refused; tests/fuzz/replay.cpp checks that. Files named found_*
 come from the fuzzers and are left alone. Needs the standard library only.
@@ -241,8 +241,57 @@ def safetensors_files():
     return good, bad
 
 
+def head_configs():
+    sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 16, "head_dim": 8}
+    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+              "original_max_position_embeddings": 8192}
+    yarn = {"type": "yarn", "factor": 4, "mscale": 1, "mscale_all_dim": 0.5,
+            "original_max_position_embeddings": 4096}
+    nested = {"speculators_model_type": "eagle3", "norm_before_fc": True,
+              "eagle_aux_hidden_state_layer_ids": None}
+
+    def config(**more):
+        return json.dumps({**sizes, **more}).encode()
+
+    good = {
+        "eagle": config(architectures=["LlamaForCausalLM"], rms_norm_eps=1e-5),
+        "specforge": config(architectures=["LlamaForCausalLMEagle3"], rope_theta=5e5,
+                            rope_scaling=llama3, fc_norm=True, eagle_config={
+                                "eagle_aux_hidden_state_layer_ids": [1, 17, 33],
+                                "use_aux_hidden_state": True}),
+        "angelslim": config(architectures=["Eagle3LlamaForCausalLM"], rope_theta=1000000),
+        "deepspec": config(architectures=["Qwen3Eagle3Model"], target_layer_ids=[1, 9, 17, 25, 33]),
+        "speculators": json.dumps({**nested, "transformer_layer_config": {
+            **sizes, "rope_parameters": {**yarn, "rope_theta": 1e6}}}).encode(),
+        "extremes": config(rope_theta=1e29, vocab_size=2**31, rms_norm_eps=1e-45),
+        "unknown_fields": config(more={"deep": [[[[{}]]]]}, architectures=None),
+    }
+    bad = {
+        "empty": b"", "cut": config()[:-1], "array": b"[]", "number": b"7", "not_utf8": b'{"\xff": 1}',
+        "deep": b"[" * 100000, "deep_object": b'{"a":' * 50000, "left_over": config() + b"}",
+        "heads_missing": b"{}", "heads_zero": config(num_attention_heads=0),
+        "heads_negative": config(num_attention_heads=-4),
+        "heads_64_bit": config(num_attention_heads=2**64), "heads_text": config(num_attention_heads="4"),
+        "theta_infinite": config()[:-1] + b', "rope_theta": 1e999}',
+        "theta_one": config(rope_theta=1), "theta_text": config(rope_theta="1e6"),
+        "layers_empty": config(target_layer_ids=[]), "layers_equal": config(target_layer_ids=[1, 1]),
+        "layers_far": config(target_layer_ids=[1, 2**40]), "layers_text": config(target_layer_ids="1"),
+        "scaling_text": config(rope_scaling="yarn"), "scaling_type": config(rope_scaling={"type": 1}),
+        "scaling_unknown": config(rope_scaling={"type": "ntk\x1b[2J"}),
+        "yarn_bare": config(rope_scaling={"type": "yarn"}),
+        "yarn_factor": config(rope_scaling={**yarn, "factor": 0.5}),
+        "llama3_frequencies": config(rope_scaling={**llama3, "low_freq_factor": 4.0}),
+        "latent": config(architectures=["DeepseekV3ForCausalLMEagle3"]),
+        "other_speculator": json.dumps({**nested, "speculators_model_type": "dflash"}).encode(),
+        "speculators_flat": json.dumps({**nested, **sizes}).encode(),
+        "last_state": config(eagle_config={"use_aux_hidden_state": False}),
+    }
+    return good, bad
+
+
 def main():
-    for kind, (good, bad) in {"gguf": gguf_files(), "safetensors": safetensors_files()}.items():
+    formats = {"gguf": gguf_files(), "head_config": head_configs(), "safetensors": safetensors_files()}
+    for kind, (good, bad) in formats.items():
         folder = ROOT / kind
         folder.mkdir(parents=True, exist_ok=True)
         for prefix, files in (("good", good), ("bad", bad)):

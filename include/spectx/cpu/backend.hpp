@@ -35,7 +35,7 @@ struct CpuOptions {
 
 /// Every operation on the cores of this machine. Streams run at the call; activations are f32.
 /// Owns its threads and scratch memory. Not thread-safe.
-class CpuBackend final : public Backend {
+class CpuBackend : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
       : options_(options),

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "llama/head_file.hpp"
+#include "spectx/io/head_file.hpp"
+
+#include <iterator>
+#include <nlohmann/json.hpp>
 
 #include "catch.hpp"
 #include "io_support.hpp"
 #include "spectx/half.hpp"
+#include "spectx/io/safetensors.hpp"
 #include "support/backends.hpp"
 #include "support/tiny_head.hpp"
 
@@ -21,11 +25,17 @@ const ModelShape kTarget{.layers = 4,
                          .rope = {},
                          .attention = {}};
 
-llama::LoadedHead load(Backend& backend, const std::string& bytes, DType dtype = DType::f32) {
-  const auto file = io::Safetensors::parse(bytes_of(bytes), "head.safetensors");
-  static float embeddings[10 * 48];
-  return llama::load_head(backend, file, kTarget, matrix_view(embeddings, DType::f32, 10, 48),
-                          dtype, {});
+std::vector<float> embeddings(40 * 48);
+
+io::LoadedHead load(Backend& backend, const std::string& bytes, io::HeadOptions options = {}) {
+  const TemporaryFolder folder;
+  return io::load_head(backend, folder.write("head.safetensors", bytes), kTarget,
+                       matrix_view(embeddings.data(), DType::f32, 10, 48), options, {});
+}
+
+std::string contents(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 std::string refusal(const std::string& bytes) {
@@ -45,7 +55,7 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 TEST_CASE("A head's tensors and metadata arrive") {
   const auto backend = make_backend({.threads = 1});
   const std::string bytes = TinyHead{.feature_layers = "[0,  2]"}.safetensors();
-  const auto head = load(*backend, bytes);
+  const auto head = load(*backend, bytes, {.dtype = DType::f32});
   const HeadWeights& w = head.weights;
   REQUIRE(w.shape.query_heads == 4);
   REQUIRE(w.shape.kv_heads == 2);
@@ -68,8 +78,8 @@ TEST_CASE("A head's tensors and metadata arrive") {
 TEST_CASE("Matrices take the type that is asked for, norms stay f32") {
   const auto backend = make_backend({.threads = 1});
   const std::string bytes = TinyHead{}.safetensors();
-  const auto wide = load(*backend, bytes);
-  const auto narrow = load(*backend, bytes, DType::bf16);
+  const auto wide = load(*backend, bytes, {.dtype = DType::f32});
+  const auto narrow = load(*backend, bytes);
   REQUIRE(narrow.weights.fc.dtype == DType::bf16);
   REQUIRE(narrow.weights.hidden_norm.dtype == DType::f32);
   for (index_t i = 0; i < wide.weights.fc.size(); ++i) {
@@ -86,8 +96,8 @@ TEST_CASE("A head that does not fit is refused with everything that differs") {
        {"head.safetensors", "fc.weight is [64, 128], needed [48, 96]",
         "midlayer.input_layernorm.weight is [64], needed [48]", "midlayer.hidden_norm.weight",
         "midlayer.self_attn.q_proj.weight is [21, 128], needed [21, 96]",
-        "midlayer.self_attn.k_proj.weight", "feature layer 3", "3 query heads",
-        "head_dim is odd"}) {
+        "midlayer.self_attn.k_proj.weight", "feature layer 3",
+        "3 query heads are no multiple of 2 KV heads", "21 rows: no even number"}) {
     REQUIRE(message.find(part) != std::string::npos);
   }
 }
@@ -109,8 +119,58 @@ TEST_CASE("Metadata that are missing or malformed are named") {
 }
 
 TEST_CASE("A missing tensor is named") {
-  REQUIRE(refusal(replaced(TinyHead{}.safetensors(), "fc.weight", "fd.weight")).find("fc.weight") !=
+  const std::string good = TinyHead{}.safetensors();
+  REQUIRE(refusal(replaced(good, "fc.weight", "fd.weight")).find("fc.weight is missing") !=
           std::string::npos);
+  REQUIRE(refusal(replaced(good, "q_proj.weight", "q_prod.weight")).find("not an EAGLE-3 head") !=
+          std::string::npos);
+}
+
+TEST_CASE("A single file with a config in it is read as the folder that it was made of") {
+  const TemporaryFolder folder;
+  const std::string heads = std::string(SPECTX_TEST_DATA) + "/heads/";
+  const std::string bytes = contents(heads + "speculators/model.safetensors");
+  std::uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, bytes.data(), 8);
+  const auto with = [&](const nlohmann::json& metadata) {
+    auto header = nlohmann::json::parse(bytes.substr(8, header_bytes));
+    header["__metadata__"] = metadata;
+    const std::string text = header.dump();
+    return folder.write("head.safetensors",
+                        raw(std::uint64_t{text.size()}) + text + bytes.substr(8 + header_bytes));
+  };
+  const auto backend = make_backend({.threads = 1});
+  const ModelShape target{.layers = 12,
+                          .query_heads = 4,
+                          .kv_heads = 2,
+                          .k_dim = 8,
+                          .v_dim = 8,
+                          .hidden = 16,
+                          .vocabulary = 40,
+                          .dtype = DType::f32,
+                          .rope = {},
+                          .attention = {}};
+  const auto read = [&](const std::string& path) {
+    return io::load_head(*backend, path, target, matrix_view(embeddings.data(), DType::f32, 40, 16),
+                         {.dtype = DType::f32}, {});
+  };
+  const auto expected = read(heads + "speculators");
+  const std::string config = contents(heads + "speculators/config.json");
+  const auto got = read(with({{"config", config}}));
+  REQUIRE(got.weights.feature_layers == expected.weights.feature_layers);
+  REQUIRE(got.weights.rope.theta == expected.weights.rope.theta);
+  REQUIRE(got.weights.rope.scaling == RopeScaling::yarn);
+  REQUIRE(got.weights.shape.normed_features == 3);
+  // Of a single file, its own embeddings serve.
+  REQUIRE(got.weights.embeddings.data != embeddings.data());
+  REQUIRE(expected.weights.embeddings.data == embeddings.data());
+  const auto other =
+      read(with({{"config", config}, {"rope_theta", "5000"}, {"feature_layers", "[1, 2, 3]"}}));
+  REQUIRE(other.weights.rope.theta == 5000);
+  REQUIRE(other.weights.rope.factor == 4);
+  REQUIRE(other.weights.feature_layers == std::vector<index_t>{2, 3, 4});
+  REQUIRE_THROWS_AS(read(with({{"config", "{"}})), FileError);
+  REQUIRE_THROWS_AS(read(with({{"config", config}, {"feature_layers", "null"}})), FileError);
 }
 
 }  // namespace spectx::test
