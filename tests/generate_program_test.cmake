@@ -66,6 +66,12 @@ refuses(2 "--head is missing" ${model} ${short})
 refuses(2 "--full and --compare" ${model} ${head} ${short} --full --compare)
 refuses(2 "--prompt and --prompt-file" ${model} ${head} ${short} --prompt hello)
 refuses(2 "--budget must be a whole number" ${model} ${head} ${short} --budget=-1)
+refuses(2 "--max-budget must be a whole number" ${model} ${head} ${short} --max-budget 0)
+refuses(2 "--min-coverage must be a number" ${model} ${head} ${short} --min-coverage 1.01)
+refuses(2 "--min-coverage must be a number" ${model} ${head} ${short} --min-coverage nan)
+refuses(2 "--max-budget and --capped need --min-coverage" ${model} ${head} ${short} --capped)
+refuses(2 "--max-budget and --capped need --min-coverage" ${model} ${head} ${short}
+        --max-budget 600)
 refuses(2 "--max-tokens must be a whole number" ${model} ${head} ${short} --max-tokens 0)
 refuses(2 "--head-theta must be a number" ${model} ${head} ${short} --head-theta 0)
 refuses(2 "--max-tokens must be a whole number" ${model} ${head} ${short} --max-tokens 9x)
@@ -102,6 +108,8 @@ refuses(
 refuses(1 "--budget 0 must be larger than --sinks 4 and --window 64" ${model} ${head} ${short}
         --budget 0)
 refuses(1 "--budget 68 must be larger" ${model} ${head} ${short} --budget 68)
+refuses(1 "--max-budget 511 must be at least --budget 512" ${model} ${head} ${short}
+        --min-coverage 0.5 --max-budget 511)
 refuses(1 "1000 tokens.*context of 512: pass --truncate" ${model} ${head} --prompt-file
         "${FOLDER}/long.txt")
 refuses(1 "--max-tokens 512 leaves no room" ${model} ${head} ${short} --max-tokens 512)
@@ -172,6 +180,20 @@ runs(again ${model} ${head} ${short} --max-tokens 100 --no-stop --budget 80)
 same("a run on its own" "${small}" "${again}" token_ids)
 runs(turned ${model} ${head} ${short} --max-tokens 100 --no-stop --budget 80 --head-theta 10000)
 same("the head's own theta" "${small}" "${turned}" token_ids)
+
+# The guard.
+set(guarded ${model} ${head} ${short} --max-tokens 100 --no-stop --budget 80 --min-coverage 1)
+runs(read_all ${guarded} --compare)
+holds("${read_all}" 1.0 comparison equal_tokens)
+holds("${read_all}" 100 selected guard_full)
+holds("${read_all}" 0.0 comparison mean_kl_nats)
+runs(capped ${guarded} --max-budget 160 --capped)
+holds("${capped}" 0 selected guard_full)
+holds("${capped}" 160.0 selected rows_per_step)
+runs(content ${model} ${head} ${short} --max-tokens 100 --no-stop --budget 80 --min-coverage 1e-6)
+holds("${content}" 0 selected guard_raised)
+holds("${content}" 80.0 selected rows_per_step)
+same("a guard that never acts" "${small}" "${content}" selected kv_bytes_per_step)
 
 # Where the rows live changes nothing.
 set(deep --model "${FOLDER}/deep.gguf" ${head} --prompt-file "${FOLDER}/long.txt" ${few})

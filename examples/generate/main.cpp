@@ -32,6 +32,10 @@ std::string in_mib(index_t bytes) { return std::to_string((bytes >> 20) + 1) + "
 void check_budget(const Options& o) {
   if (o.mode == Mode::full) return;
   const SelectionConfig& s = o.selection;
+  if (s.max_budget > 0 && s.max_budget < s.budget) {
+    throw InvalidArgument("--max-budget " + std::to_string(s.max_budget) +
+                          " must be at least --budget " + std::to_string(s.budget));
+  }
   if (s.budget > s.sinks + s.recent_window) return;
   throw InvalidArgument("--budget " + std::to_string(s.budget) + " must be larger than --sinks " +
                         std::to_string(s.sinks) + " and --window " +

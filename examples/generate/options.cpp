@@ -14,7 +14,7 @@ using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 30;
 
-constexpr std::array<Flag, 27> kFlags = {{
+constexpr std::array<Flag, 30> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
     {"--head", "PATH", "its retrieval head: a folder, .safetensors or .gguf; not for --full"},
     {"--head-theta", "T", "RoPE theta of the head, instead of its file's"},
@@ -23,6 +23,10 @@ constexpr std::array<Flag, 27> kFlags = {{
     {"--chat", "", "put the prompt in the model's chat template"},
     {"--truncate", "", "cut the beginning of a prompt that is too long"},
     {"--budget", "N", "rows that each KV head reads in a step (default 512)"},
+    {"--min-coverage", "X",
+     "share of the head's attention that a step must read, or it reads more"},
+    {"--max-budget", "N", "rows that such a step reads before it reads everything"},
+    {"--capped", "", "but never more than --max-budget"},
     {"--sinks", "N", "first tokens that are always among them (default 4)"},
     {"--window", "N", "last tokens that are always among them (default 64)"},
     {"--max-tokens", "N", "tokens to generate (default 128)"},
@@ -66,6 +70,10 @@ void check_together(const Options& o) {
   if (o.prompt && o.prompt_file) {
     throw UsageError("--prompt and --prompt-file exclude each other");
   }
+  const SelectionConfig& s = o.selection;
+  if (!s.has_guard() && (s.max_budget > 0 || !s.may_read_all)) {
+    throw UsageError("--max-budget and --capped need --min-coverage");
+  }
   if (!o.json.empty() && o.json == o.trace) throw UsageError("--json and --trace name one file");
 }
 
@@ -89,7 +97,10 @@ Options read_options(int argc, const char* const* argv) {
   o.stops = !args.has("--no-stop");
   o.selection = {.budget = args.count("--budget", 512, 0, kMostTokens),
                  .sinks = args.count("--sinks", 4, 0, kMostTokens),
-                 .recent_window = args.count("--window", 64, 1, kMostTokens)};
+                 .recent_window = args.count("--window", 64, 1, kMostTokens),
+                 .max_budget = args.count("--max-budget", 0, 1, kMostTokens),
+                 .min_coverage = static_cast<float>(args.number("--min-coverage", 0, 0, 1)),
+                 .may_read_all = !args.has("--capped")};
   o.max_tokens = args.count("--max-tokens", o.max_tokens, 1, kMostTokens);
   o.sampling = {.temperature = args.number("--temp", 0, 0, 1000),
                 .top_p = args.number("--top-p", 1, 1e-6, 1),

@@ -95,6 +95,11 @@ void add_rows(Table& table, const Report& r) {
     table.row("hit rate", percent, [](Run x) { return x.hit_rate(); });
   }
   table.row("coverage, mean", percent, [](Run x) { return x.coverage; });
+  if (!r.options.selection.has_guard()) return;
+  table.row("rows read in a step", whole, [&](Run x) { return a_step(double(x.rows), x); });
+  table.row("steps the guard raised", whole, [](Run x) { return double(x.guard_raised); });
+  table.row("  read in full", whole, [](Run x) { return double(x.guard_full); });
+  table.row("  could not help", whole, [](Run x) { return double(x.guard_limited); });
 }
 
 void add_notes(Table& table, const Report& r) {

@@ -41,6 +41,10 @@ class TextStream {
 };
 
 void add(RunFigures& sums, const llama::StepFigures& step) {
+  sums.rows += step.rows;
+  sums.guard_raised += step.guard == GuardOutcome::raised ? 1 : 0;
+  sums.guard_full += step.guard == GuardOutcome::full ? 1 : 0;
+  sums.guard_limited += step.guard == GuardOutcome::limited ? 1 : 0;
   sums.kv_bytes += step.kv_bytes;
   sums.key_bytes += step.key_bytes;
   sums.hits += step.hits;

@@ -21,6 +21,7 @@ struct RunFigures {
   std::vector<double> step_seconds;  // of every step, in their order
   double attend_seconds = 0;         // of all steps
   double head_seconds = 0;           // retrieval head and selection
+  index_t rows = 0;                  // that each KV head read
   index_t kv_bytes = 0;              // read by attention
   index_t key_bytes = 0;             // read by the head
   index_t hits = 0;                  // selected rows that were on the device, offloaded groups
@@ -28,6 +29,9 @@ struct RunFigures {
   index_t moved_bytes = 0;  // from the host tier
   double coverage = 0;      // mean over steps
   double least_coverage = 1;
+  index_t guard_raised = 0;  // steps that read more than the budget, enough
+  index_t guard_full = 0;    // that read everything, for the largest budget was too little
+  index_t guard_limited = 0;
   const char* path = "";  // of the last step
 
   double seconds() const;

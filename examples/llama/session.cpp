@@ -171,12 +171,25 @@ void Session::step(std::int32_t token, Attention attention) {
 
 void Session::read_figures(const Batch& batch, const Selection* selection) {
   const ModelShape& shape = pool_.shape();
-  const PoolPlan& plan = pool_.plan();
   const ScheduledItem& item = batch.items.front();
   const index_t length = item.first + item.rows;
-  const index_t rows = item.selects ? std::min(plan.selection.budget, length) : length;
+  const bool selects = item.selects && selection != nullptr;
+  std::int32_t rows = kAllTokens;
+  auto guard = GuardOutcome::kept;
+  if (selects) {
+    const auto read = [&](void* to, const void* from, index_t bytes) {
+      backend_.copy(to, from, bytes, stream_);
+    };
+    read(&rows, selection->counts.data, sizeof(rows));
+    if (selection->outcomes.size > 0) read(&guard, selection->outcomes.data, sizeof(guard));
+    read(coverage_.data(), selection->coverage.data, static_cast<index_t>(coverage_.size()) * 4);
+    backend_.synchronize(stream_);
+  }
+  if (rows == kAllTokens) rows = static_cast<std::int32_t>(length);
   const StepReport& report = pipeline_.report();
   figures_ = {.path = report.path,
+              .rows = rows,
+              .guard = guard,
               .kv_bytes = rows * shape.kv_heads * shape.row_bytes() * shape.cached_layers(),
               .key_bytes = item.selects ? length * pool_.layout().key_row_bytes : 0,
               .hits = report.hits,
@@ -186,10 +199,7 @@ void Session::read_figures(const Batch& batch, const Selection* selection) {
   clock_.add_to(seconds);
   figures_.attend_seconds = seconds[kAttend];
   figures_.head_seconds = seconds[kHead];
-  if (!item.selects || selection == nullptr || selection->coverage.size == 0) return;
-  backend_.copy(coverage_.data(), selection->coverage.data,
-                static_cast<index_t>(coverage_.size()) * 4, stream_);
-  backend_.synchronize(stream_);
+  if (!selects) return;
   double sum = 0;
   for (std::size_t h = 0; h < coverage_.size(); h += 2) {
     figures_.least_coverage = std::min(figures_.least_coverage, static_cast<double>(coverage_[h]));

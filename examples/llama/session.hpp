@@ -29,6 +29,8 @@ struct SessionConfig {
 /// What one decode step read.
 struct StepFigures {
   Path path = Path::dense;
+  index_t rows = 0;  // that each KV head read
+  GuardOutcome guard = GuardOutcome::kept;
   index_t kv_bytes = 0;   // rows that attention read, all layers
   index_t key_bytes = 0;  // the head's keys
   index_t hits = 0;       // selected rows that were on the device, of offloaded groups
