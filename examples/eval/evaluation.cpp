@@ -37,12 +37,13 @@ void Evaluation::add_text(const std::string& name, std::span<const std::int32_t>
 }
 
 std::vector<double> Evaluation::miss_rates(Measurement::Key key) const {
-  if (is_per_layer(key.first)) return {};
+  if (is_per_layer(key.first) || key.first == Selector::guard) return {};
   std::vector<double> rates(config_.buffers.size());
-  if (measurement_.holds_all(key.second)) return rates;
+  const Recorded* const recorded = measurement_.recorded(key);
+  if (recorded == nullptr) return rates;
   for (std::size_t b = 0; b < rates.size(); ++b) {
     const double slots = std::ceil(config_.buffers[b] * static_cast<double>(key.second));
-    rates[b] = miss_rate(runner_.backend(), runner_.stream(), measurement_.recorded(key),
+    rates[b] = miss_rate(runner_.backend(), runner_.stream(), *recorded,
                          figures_.length - config_.positions, static_cast<index_t>(slots));
   }
   return rates;

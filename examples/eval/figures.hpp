@@ -17,6 +17,7 @@ struct TextFigures {
   double agreement = 0;              // share of positions with full attention's likeliest token
   double kl = 0;                     // nats, full attention || this
   double overlap = 1;                // share of a step's rows that the step before had
+  double rows = 0;                   // that a KV head read in a step
   double coverage = 1;               // the head's own mass on the selection; of others NaN
   bool is_right = true;              // the text's token was the likeliest at every position
   std::vector<double> miss_rates;    // per buffer; empty where every layer has its own set
@@ -61,7 +62,7 @@ struct Row {
   }
   double worst_layer_recall() const {
     double worst = 1;
-    for (const double r : layer_recall()) worst = std::min(worst, r);
+    for (const double r : layer_recall()) worst = std::isnan(r) ? r : std::min(r, worst);
     return worst;
   }
 };

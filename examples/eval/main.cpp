@@ -79,14 +79,15 @@ std::unique_ptr<Runner> Program::make_runner(index_t length) {
   const Options& o = options();
   index_t budget = o.sinks + o.window + 1;
   for (const index_t b : o.budgets) {
-    if (b <= first_position(o, length)) budget = std::max(budget, b);
+    if (b > first_position(o, length)) continue;
+    budget = std::max(budget, most_rows(o, b, length));
   }
   // The planner counts the model's weights, which are there already, against the memory.
   const index_t memory = support::available_device_bytes(chosen_) + weights_->bytes();
   return std::make_unique<Runner>(
       *chosen_.backend, *weights_, *head_,
       RunnerConfig{.selection = {.budget = budget, .sinks = o.sinks, .recent_window = o.window},
-                   .reduce = o.reduce,
+                   .head = {.reduce = o.reduce, .level = o.level, .head_of_kv_head = {}},
                    .max_length = length,
                    .device_bytes = memory});
 }
@@ -100,6 +101,8 @@ LengthFigures Program::evaluate(index_t length) {
                        .budgets = o.budgets,
                        .length = length,
                        .rule = {.budget = 0, .sinks = o.sinks, .recent_window = o.window},
+                       .max_budget = o.max_budget,
+                       .min_coverage = o.min_coverage,
                        .seed = o.seed},
        .positions = o.positions,
        .needles = o.needles,

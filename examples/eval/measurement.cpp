@@ -54,7 +54,7 @@ void Measurement::begin_recording() {
   recall_.clear();
   coverage_.clear();
   for (const Key& key : keys_) {
-    if (holds_all(key.second)) continue;
+    if (holds_all(key.second) || key.first == Selector::guard) continue;
     recorded_.emplace(
         key, Recorded(is_per_layer(key.first) ? shape_.layers : 1, shape_.kv_heads, key.second));
     recall_[key].resize(static_cast<std::size_t>(shape_.layers));
@@ -89,7 +89,7 @@ void Measurement::full_run(std::span<const std::int32_t> tokens, index_t first,
 const Selection& Measurement::record_head(const Batch& batch) {
   for (auto& [key, recorded] : recorded_) {
     if (key.first != Selector::head) continue;
-    runner_.head().set_budget(key.second);
+    runner_.head().set_rule(rule_of(key));
     const Selection& selection = runner_.head().select(batch, runner_.stream());
     recorded.add_step();
     for (index_t h = 0; h < shape_.kv_heads; ++h) {
@@ -130,6 +130,7 @@ void Measurement::scores_of(Selector selector, index_t layer, index_t kv_head,
   };
   switch (selector) {
     case Selector::head:
+    case Selector::guard:
       return;
     case Selector::shared:
       return take(map_.sum(kv_head));
@@ -151,7 +152,7 @@ void Measurement::scores_of(Selector selector, index_t layer, index_t kv_head,
 
 void Measurement::record_baselines() {
   for (const Selector selector : config_.selectors) {
-    if (selector == Selector::head) continue;
+    if (is_live(selector)) continue;
     for (auto& [key, recorded] : recorded_) {
       if (key.first == selector) recorded.add_step();
     }
@@ -213,16 +214,38 @@ const Selection& Measurement::replayed(Key key, index_t step) {
   return selection_;
 }
 
+SelectionConfig Measurement::rule_of(Key key) const {
+  SelectionConfig rule = config_.rule;
+  rule.budget = key.second;
+  if (key.first == Selector::guard) {
+    const index_t most = runner_.pool().plan().selection.largest_budget();
+    const index_t wanted = config_.max_budget > 0 ? config_.max_budget : 2 * rule.budget;
+    rule.max_budget = std::min(std::max(wanted, rule.budget), most);
+    rule.min_coverage = config_.min_coverage;
+  }
+  return rule;
+}
+
+const Selection& Measurement::select_live(const Batch& batch) {
+  const Selection& selection = runner_.head().select(batch, runner_.stream());
+  std::vector<std::int32_t> counts(static_cast<std::size_t>(shape_.kv_heads));
+  host_.bytes(counts.data(), selection.counts.data, shape_.kv_heads * 4);
+  for (const std::int32_t count : counts) {
+    rows_ += static_cast<double>(count == kAllTokens ? runner_.length() + 1 : count) /
+             static_cast<double>(shape_.kv_heads);
+  }
+  return selection;
+}
+
 StepHooks Measurement::replay_hooks(Key key, const index_t& step) {
-  const bool is_live = key.first == Selector::head && !holds_all(key.second);
-  if (is_live) runner_.head().set_budget(key.second);
-  StepHooks hooks{.select = [this, key, is_live, &step](const Batch& batch) -> const Selection& {
+  const bool chooses = is_live(key.first) && !holds_all(key.second);
+  if (chooses) runner_.head().set_rule(rule_of(key));
+  StepHooks hooks{.select = [this, key, chooses, &step](const Batch& batch) -> const Selection& {
                     if (holds_all(key.second)) return everything();
-                    if (is_live) return runner_.head().select(batch, runner_.stream());
-                    return replayed(key, step);
+                    return chooses ? select_live(batch) : replayed(key, step);
                   },
                   .read = {},
-                  .feeds_head = is_live};
+                  .feeds_head = chooses};
   if (is_per_layer(key.first) && !holds_all(key.second)) {
     hooks.read = [this](index_t layer, const Batch&, const llama::LlamaDecoder::Qkv&,
                         KVView& rows) {
@@ -237,6 +260,7 @@ StepHooks Measurement::replay_hooks(Key key, const index_t& step) {
 TextFigures Measurement::replay(Key key, const Runner::Progress& progress) {
   runner_.rewind(first_);
   TextFigures text;
+  rows_ = 0;
   index_t step = 0;
   const StepHooks hooks = replay_hooks(key, step);
   for (; step < num_steps(); ++step) {
@@ -252,7 +276,15 @@ TextFigures Measurement::replay(Key key, const Runner::Progress& progress) {
   const auto steps = static_cast<double>(num_steps());
   for (double* sum : {&text.loss, &text.loss_increase, &text.kl, &text.agreement}) *sum /= steps;
   text.layer_recall.assign(static_cast<std::size_t>(shape_.layers), 1);
+  text.rows = static_cast<double>(std::min(key.second, config_.length));
   if (holds_all(key.second)) return text;
+  if (is_live(key.first)) text.rows = rows_ / steps;
+  if (key.first == Selector::guard) {
+    constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+    text.layer_recall.assign(text.layer_recall.size(), kNone);
+    text.coverage = text.overlap = kNone;
+    return text;
+  }
   const double lists = steps * static_cast<double>(shape_.kv_heads);
   text.layer_recall = recall_[key];
   for (double& recall : text.layer_recall) recall /= lists;

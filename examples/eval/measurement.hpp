@@ -20,6 +20,8 @@ struct MeasurementConfig {
   std::vector<index_t> budgets;  // ascending; above the runner's only those that hold every text
   index_t length = 0;            // most tokens of a text
   SelectionConfig rule;          // sinks and window
+  index_t max_budget = 0;        // of Selector::guard; 0: twice the budget
+  float min_coverage = 0;        // the same
   std::uint64_t seed = 0;        // of Selector::random
 };
 
@@ -48,8 +50,11 @@ class Measurement {
   bool full_is_right() const;
   /// The same steps, each layer reading what was selected.
   TextFigures replay(Key key, const Runner::Progress& progress);
-  /// The selections of the full run; nothing where the budget holds all.
-  const Recorded& recorded(Key key) const { return recorded_.at(key); }
+  /// The selections of the full run; null where the budget holds all, and of the guard.
+  const Recorded* recorded(Key key) const {
+    const auto found = recorded_.find(key);
+    return found == recorded_.end() ? nullptr : &found->second;
+  }
 
  private:
   bool has(Selector s) const;
@@ -63,7 +68,9 @@ class Measurement {
   void record_baselines();
   void scores_of(Selector selector, index_t layer, index_t kv_head, std::span<float> scores);
   void add_recall(Key key);
+  SelectionConfig rule_of(Key key) const;
   StepHooks replay_hooks(Key key, const index_t& step);
+  const Selection& select_live(const Batch& batch);
   const Selection& replayed(Key key, index_t step);
   const Selection& everything();
 
@@ -79,6 +86,7 @@ class Measurement {
   std::span<const std::int32_t> tokens_;  // of the text
   index_t first_ = 0;                     // position of the first step
   index_t step_ = 0;                      // of the full run
+  double rows_ = 0;                       // that a live selector read, sum over steps
   std::map<Key, Recorded> recorded_;
   std::map<Key, std::vector<double>> recall_;   // [layers] sums over steps and heads
   std::map<Key, double> coverage_;              // the same

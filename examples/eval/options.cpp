@@ -16,8 +16,9 @@ using support::Flag;
 using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 30;
+constexpr std::size_t kNumNamed = kSelectorNames.size() - 1;  // the guard has a flag of its own
 
-constexpr std::array<Flag, 22> kFlags = {{
+constexpr std::array<Flag, 25> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
     {"--head", "PATH", "its retrieval head: a folder, .safetensors or .gguf"},
     {"--texts", "PATH[,PATH]", "text files, or folders of them; each is one text"},
@@ -34,6 +35,12 @@ constexpr std::array<Flag, 22> kFlags = {{
     {"--sinks", "N", "first tokens that are always selected (default 4)"},
     {"--window", "N", "last tokens that are always selected (default 64)"},
     {"--group", "HOW", "max (default) or mean over the query heads of a KV head"},
+    {"--level", "LEVEL", "head (default): every KV head has a selection; batch: one for all"},
+    {"--min-coverage", "X",
+     "measure the guard too: a step takes more rows until the head's own\n"
+     "softmax mass on its selection is X"},
+    {"--max-budget", "N",
+     "most rows that the guard takes before it reads all (default: 2 budgets)"},
     {"--buffers", "X[,X]", "slots as multiples of the budget (default 1,1.5,2,3,4)"},
     {"--seed", "S", "of the random selector (default 0)"},
     {"--backend", "NAME", "cpu, cuda, or auto (the default): cuda where a device is there"},
@@ -77,11 +84,12 @@ std::vector<Number> numbers(const Args& args, std::string_view name, std::string
 
 std::vector<Selector> read_selectors(const Args& args) {
   std::vector<Selector> all;
-  for (std::size_t i = 0; i < kSelectorNames.size(); ++i) all.push_back(static_cast<Selector>(i));
+  for (std::size_t i = 0; i < kNumNamed; ++i) all.push_back(static_cast<Selector>(i));
   if (!args.has("--selectors")) return all;
   std::vector<std::string> asked = split(args.text("--selectors"));
   for (const std::string& name : asked) {
-    if (std::find(kSelectorNames.begin(), kSelectorNames.end(), name) == kSelectorNames.end()) {
+    const auto end = kSelectorNames.begin() + kNumNamed;
+    if (std::find(kSelectorNames.begin(), end, name) == end) {
       throw UsageError("--selectors has no \"" + name + "\"");
     }
   }
@@ -115,6 +123,14 @@ Options read_options(int argc, const char* const* argv) {
   o.window = args.count("--window", o.window, 1, kMostTokens);
   o.reduce = args.choice("--group", "max", {"max", "mean"}) == "max" ? GroupReduce::max
                                                                      : GroupReduce::mean;
+  o.level = args.choice("--level", "head", {"head", "batch"}) == "head" ? SelectionLevel::head
+                                                                        : SelectionLevel::batch;
+  o.min_coverage = static_cast<float>(args.number("--min-coverage", 0, 0, 1));
+  o.max_budget = args.count("--max-budget", 0, 1, kMostTokens);
+  if (args.has("--max-budget") && o.min_coverage == 0) {
+    throw UsageError("--max-budget needs --min-coverage");
+  }
+  if (o.min_coverage > 0) o.selectors.push_back(Selector::guard);
   o.seed = static_cast<std::uint64_t>(args.count("--seed", 0));
   o.backend = args.choice("--backend", "auto", {"auto", "cpu", "cuda"});
   o.threads = static_cast<int>(args.count("--threads", 0, 1, 4096));
@@ -145,6 +161,12 @@ std::string help_text() {
 index_t first_position(const Options& o, index_t length) {
   const index_t answered = o.needles > 0 ? kMostAnswerTokens : 0;
   return length - std::max(o.positions, answered);
+}
+
+index_t most_rows(const Options& o, index_t budget, index_t length) {
+  if (o.min_coverage == 0) return budget;
+  const index_t wanted = o.max_budget > 0 ? std::max(o.max_budget, budget) : 2 * budget;
+  return std::min(wanted, first_position(o, length));
 }
 
 void check_budgets(const Options& o) {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "eval/selections.hpp"
-#include "spectx/backend.hpp"
+#include "spectx/retrieval_head.hpp"
 
 namespace spectx::eval {
 
@@ -25,6 +25,9 @@ struct Options {
   index_t sinks = 4;
   index_t window = 64;
   GroupReduce reduce = GroupReduce::max;
+  SelectionLevel level = SelectionLevel::head;
+  float min_coverage = 0;  // 0: no guard
+  index_t max_budget = 0;  // of the guard
   std::uint64_t seed = 0;
   std::string backend = "auto";
   int threads = 0;  // of the CPU; 0: one a core
@@ -41,6 +44,9 @@ std::string help_text();
 
 /// The first position at which something is measured in a text of `length` tokens.
 index_t first_position(const Options& options, index_t length);
+
+/// The most rows that a selection at `budget` may hold in such a text, the guard's too.
+index_t most_rows(const Options& options, index_t budget, index_t length);
 
 /// Throws InvalidArgument for a budget that does not hold the forced rows, or that only a part of
 /// the measured positions exceeds.

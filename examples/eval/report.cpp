@@ -33,6 +33,7 @@ struct Column {
 std::vector<Column> columns(const LengthFigures& figures, const std::vector<double>& buffers) {
   const double full = figures.mean_full_loss();
   std::vector<Column> all = {
+      {"rows", "%.0f", [](const Row& r) { return r.mean(&TextFigures::rows); }},
       {"recall", "%.3f", [](const Row& r) { return r.recall(); }},
       {"worst layer", "%.3f", [](const Row& r) { return r.worst_layer_recall(); }},
       {"loss+", "%+.4f", [](const Row& r) { return r.mean(&TextFigures::loss_increase); }},

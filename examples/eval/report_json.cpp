@@ -17,6 +17,9 @@ Json options_json(const Report& report) {
           {"sinks", o.sinks},
           {"window", o.window},
           {"group", o.reduce == GroupReduce::max ? "max" : "mean"},
+          {"level", o.level == SelectionLevel::head ? "head" : "batch"},
+          {"min_coverage", o.min_coverage},
+          {"max_budget", o.max_budget},
           {"buffers", o.buffers},
           {"needles", o.needles},
           {"seed", o.seed},
@@ -29,6 +32,7 @@ Json row_json(const Row& row, double full_loss) {
   const double increase = row.mean(&TextFigures::loss_increase);
   Json json = {{"selector", name_of(row.selector)},
                {"budget", row.budget},
+               {"rows_read", row.mean(&TextFigures::rows)},
                {"recall", row.recall()},
                {"recall_worst_layer", row.worst_layer_recall()},
                {"recall_of_layer", row.layer_recall()},

@@ -16,7 +16,7 @@ namespace spectx::eval {
 
 struct RunnerConfig {
   SelectionConfig selection;  // its budget is the largest that a step may use
-  GroupReduce reduce = GroupReduce::max;
+  HeadConfig head;
   index_t max_length = 0;    // tokens of a text
   index_t chunk_rows = 512;  // prompt tokens of one step
   index_t device_bytes = 0;  // cap, the model's own memory included

@@ -17,10 +17,13 @@ enum class Selector {
   pages,      // page bounds of every layer's keys, as Quest has them
   recent,     // the most recent tokens
   random,
+  guard,  // the head, which takes more rows where its coverage is too low
 };
-inline constexpr std::array<const char*, 6> kSelectorNames = {"head",  "shared", "per-layer",
-                                                              "pages", "recent", "random"};
+inline constexpr std::array<const char*, 7> kSelectorNames = {
+    "head", "shared", "per-layer", "pages", "recent", "random", "guard"};
 inline const char* name_of(Selector s) { return kSelectorNames[static_cast<std::size_t>(s)]; }
+/// Whether it chooses while it runs, by what has been selected before.
+inline bool is_live(Selector s) { return s == Selector::head || s == Selector::guard; }
 /// Whether every layer has a set of its own.
 inline bool is_per_layer(Selector s) { return s == Selector::per_layer || s == Selector::pages; }
 
