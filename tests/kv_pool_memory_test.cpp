@@ -88,6 +88,33 @@ TEST_CASE("so does a host tier, and staging") {
   REQUIRE(loop.wrong_rows == 0);
 }
 
+TEST_CASE("a park that has no room leaves a move as it is") {
+  const auto backend = two_memories();
+  PoolPlan plan = pool_plan();
+  plan.host_pages = 3 * 14;
+  RowLoop loop(*backend, pool_shape(), plan);
+  const RequestId a = loop.open(120);
+  const RequestId b = loop.open(120);
+  loop.prefill(a, 50);
+  loop.place(b, 0);
+  loop.prefill(b, 8);
+  loop.place(a, 1);
+  REQUIRE(loop.pool.needs()[0].moving_to == 1);
+  fails(loop, Tier::host, [&] { loop.pipeline.park(a, loop.stream); });
+  loop.step({loop.item(a, 1)});
+  REQUIRE(loop.pool.resident_groups(a) == 1);
+  // What a move holds counts: the pages are enough for one request.
+  loop.place(a, 3);
+  loop.pool.close(b, loop.stream);
+  loop.step({loop.item(a, 1)}, 1);
+  loop.place(a, 0);
+  REQUIRE(loop.pool.needs()[0].moving_to == 0);
+  loop.pipeline.park(a, loop.stream);
+  loop.pipeline.resume(a, loop.stream);
+  loop.step({loop.item(a, 1)}, 2);
+  REQUIRE(loop.wrong_rows == 0);
+}
+
 TEST_CASE("a request is resumed when there are slots for it") {
   const auto backend = two_memories();
   PoolPlan plan = pool_plan();

@@ -107,6 +107,24 @@ TEST_CASE("a step that was warmed fetches nothing") {
   REQUIRE(loop.wrong_rows == 0);
 }
 
+TEST_CASE("a request that leaves before it was selected from has to be warmed") {
+  const auto backend = make_backend({.two_memories = true});
+  Offloaded o(*backend, 3);
+  RowLoop& loop = o.loop;
+  loop.prefill(o.id, 70);
+  const bool is_selected = GENERATE(false, true);
+  CAPTURE(is_selected);
+  if (is_selected) o.step(1, 4);
+  loop.place(o.id, 0);
+  loop.place(o.id, 0);  // settled
+  REQUIRE(loop.pool.resident_groups(o.id) == 0);
+  REQUIRE(loop.pool.state(o.id) == (is_selected ? RequestState::ready : RequestState::prefill));
+  if (!is_selected) loop.warm({loop.item(o.id, 1)}, 4);
+  REQUIRE(loop.pool.state(o.id) == RequestState::ready);
+  REQUIRE(o.step(1, 4).misses <= 2);  // the window has moved on
+  REQUIRE(loop.wrong_rows == 0);
+}
+
 TEST_CASE("a prompt goes on after decoding, and sees the rows that only slots had") {
   const auto backend = make_backend({.two_memories = true});
   const std::int32_t resident = GENERATE(0, 1, 2);

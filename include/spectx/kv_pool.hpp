@@ -11,7 +11,7 @@
 namespace spectx {
 
 enum class RequestState : std::uint8_t {
-  prefill,  // rows of offloaded groups have come that no selection has fetched yet: warm it
+  prefill,  // rows have come since its last selection, which the host has: warm it
   warming,  // the rows of its next selection are on their way
   ready,    // decodes
   parked,   // only its head keys are on the device
@@ -83,7 +83,7 @@ class KVPool {
 
   struct Request {
     bool is_open = false;
-    bool is_cold = false;  // offloaded rows have come that no selection has fetched
+    bool is_cold = false;  // rows have come since its last selection: not all have slots
     bool is_parked = false;
     bool has_returned = false;  // with a group that came back, rows of the host tier
     index_t length = 0;

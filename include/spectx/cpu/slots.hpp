@@ -112,9 +112,13 @@ inline void update_head(const UpdateSlotsArgs& a, const SlotTask& task, std::int
 
 }  // namespace detail
 
+/// Throws OutOfMemory only before anything has changed.
 inline void update_slots(const UpdateSlotsArgs& a, Context& context) {
   const Batch& batch = *a.batch;
   const KVPoolView& pool = a.pool;
+  for (int t = 0; t < context.threads(); ++t) {
+    context.of_thread(t).reserve(padded<std::int64_t>(pool.slots) * 8);
+  }
   const std::int32_t step = ++*pool.clock;
   context.for_each(num_items(batch) * pool.kv_heads, [&](index_t task, int thread) {
     const index_t item = task / pool.kv_heads;

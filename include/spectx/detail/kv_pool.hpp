@@ -170,12 +170,9 @@ inline void KVPool::settle_moves(StreamView stream, bool wait) {
     if (!is_any) follow_copies(stream);
     is_any = true;
     Request& r = requests_[i];
-    const bool was_resident = is_resident(id(i));
     const bool is_coming = mover_.target(id(i)) > book_.tables.resident_groups(id(i));
     if (mover_.settle(id(i), r.length, stream, wait)) {
       r.has_returned = r.has_returned || (is_coming && r.length > 0);
-      // The slot map of a long request was kept up to date while everything was resident.
-      if (was_resident) r.is_cold = r.length <= plan_.selection.budget;
     }
   }
   if (is_any) refresh_needs();

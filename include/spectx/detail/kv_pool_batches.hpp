@@ -110,8 +110,8 @@ inline void KVPool::advance(const Batch& batch) {
   for (const ScheduledItem& item : batch.items) {
     Request& r = at(item.request);
     r.length = item.first + item.rows;
+    r.is_cold = !item.selects;  // the slot map of a resident request is kept up to date
     if (is_resident(item.request)) continue;
-    r.is_cold = !item.selects;
     if (!item.selects) {
       book_.tables.set_durable(item.request, r.length);
     } else if (r.length - book_.tables.durable(item.request) >= plan_.write_batch) {

@@ -70,7 +70,8 @@ class PoolTables {
   }
   /// Of one of the two staging sets.
   std::byte*& staging_page(RequestId r, index_t set, index_t i) {
-    return staging_[static_cast<std::size_t>((2 * r.value + set) * layout_.token_pages + i)];
+    return staging_[static_cast<std::size_t>((2 * index_t{r.value} + set) * layout_.token_pages +
+                                             i)];
   }
   std::byte*& key_page(RequestId r, index_t i) {
     return keys_[static_cast<std::size_t>(r.value * layout_.key_pages + i)];

@@ -53,17 +53,18 @@ inline void PrefetchPipeline::begin_step(const Batch& batch, const Selection& se
       "PrefetchPipeline::begin_step: the selection's max_budget must be the plan's largest budget");
   batch_ = batch;
   selection_ = selection;
+  const bool has_host_tier = pool_.plan().has_host_tier();
+  if (has_host_tier && batch.needs_selection) {
+    backend_.update_slots(
+        {.batch = &batch_, .selection = selection_, .pool = pool_.view(), .lists = lists_}, stream);
+  }
   is_in_step_ = true;
   is_staging_ = false;
   entered_layer_ = -1;
   appended_layers_ = 0;
-  if (!pool_.plan().has_host_tier() || batch.items.empty()) return;
+  if (!has_host_tier || batch.items.empty()) return;
 
   meter_.begin_step(stream);
-  if (batch.needs_selection) {
-    backend_.update_slots(
-        {.batch = &batch_, .selection = selection_, .pool = pool_.view(), .lists = lists_}, stream);
-  }
   first_group_ = pool_.layout().groups;
   for (const ScheduledItem& item : batch.items) {
     const index_t resident = pool_.resident_groups(item.request);

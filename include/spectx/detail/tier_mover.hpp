@@ -82,13 +82,15 @@ class TierMover {
     m.target = -1;
   }
 
-  /// Every row to the host tier, slots and token pages freed. Throws OutOfMemory (host); nothing
-  /// changed.
+  /// Every row to the host tier, slots and token pages freed; gives up a move. Throws OutOfMemory
+  /// (host); nothing changed.
   void park(RequestId r, index_t length, StreamView stream) {
-    drop(r, stream);
     const index_t resident = book_.tables.resident_groups(r);
     const index_t pages = std::max(page_count(length), book_.host_pages(r));
-    book_.host.reserve(resident * pages);
+    const Move& m = move(r);
+    const bool gives_back = m.target >= 0 && m.is_leaving;
+    book_.host.reserve(resident * pages - (gives_back ? (resident - m.target) * m.pages : 0));
+    drop(r, stream);
     book_.hold_host(r, 0, resident, 0, pages);
     book_.tables.upload(stream);
     for (index_t g = 0; g < layout_.groups; ++g) {
@@ -112,7 +114,7 @@ class TierMover {
   }
   RowPlace staging(RequestId r, index_t set) const {
     return {RowPlace::Kind::staging,
-            book_.tables.staging_table() + (2 * r.value + set) * layout_.token_pages};
+            book_.tables.staging_table() + (2 * index_t{r.value} + set) * layout_.token_pages};
   }
   RowPlace host(RequestId r, index_t g) const {
     return {RowPlace::Kind::host, book_.tables.view().host_pages_of(r.value, g)};
