@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// top_k, update_slots and gather_rows on a GPU, and a pinned copy to hold the gather against.
+// top_k and update_slots on a GPU.
 #include <algorithm>
 #include <random>
 
@@ -134,79 +134,6 @@ void update_slots(benchmark::State& state) {
   });
 }
 
-/// Misses of 32 requests from a tier in pinned memory, the runs of one group: 2 KiB in bf16.
-void gather_rows(benchmark::State& state) {
-  Gpu& gpu = Gpu::get();
-  const index_t requests = 32;
-  const index_t length = state.range(0);
-  const index_t misses = 400;
-  const index_t slots = 2048;
-  Slots map(requests, misses, slots, length);
-  KVPoolView pool = map.pool;
-  pool.groups = 1;
-  pool.group_layers = pool.layers = 4;
-  pool.page_rows = 64;
-  pool.page_columns = length / 64;
-  pool.row_bytes = 512;
-  pool.run = make_host_run(DType::bf16, DType::bf16, 256, pool.group_layers);
-  const index_t page_bytes = pool.page_rows * kKVHeads * pool.run.bytes;
-  const index_t host_pages = requests * pool.page_columns;
-  Buffer host(gpu.backend->memories().host, host_pages * page_bytes);
-  Buffer device(gpu.backend->memories().device, requests * (slots / 64) * page_bytes);
-  std::vector<std::byte*> host_table, device_table(size(host_pages), nullptr);
-  for (index_t p = 0; p < host_pages; ++p) host_table.push_back(host.data() + p * page_bytes);
-  for (index_t r = 0; r < requests; ++r) {
-    for (index_t p = 0; p < slots / 64; ++p) {
-      device_table[size(r * pool.page_columns + p)] =
-          device.data() + (r * (slots / 64) + p) * page_bytes;
-    }
-  }
-  const test::DeviceArray<std::byte*> host_pages_table(*gpu.backend, host_table);
-  const test::DeviceArray<std::byte*> pages_table(*gpu.backend, device_table);
-  pool.pages = pages_table.data();
-  pool.host_pages = host_pages_table.data();
-  test::Random random(5);
-  Ints ids, places;
-  for (index_t e = 0; e < map.entries; ++e) {
-    const Ints own = random.ascending(misses, length);
-    const Ints slot = random.permutation(slots);
-    ids.insert(ids.end(), own.begin(), own.end());
-    places.insert(places.end(), slot.begin(), slot.begin() + misses);
-  }
-  const DeviceInts miss_ids(*gpu.backend, ids);
-  const DeviceInts miss_slots(*gpu.backend, places);
-  const DeviceInts counts(*gpu.backend, Ints(size(map.entries), misses));
-  map.lists.miss_ids = miss_ids.data();
-  map.lists.miss_slots = miss_slots.data();
-  map.lists.miss_counts = counts.data();
-  const test::BatchData batch(*gpu.backend, selecting(requests, length));
-  bench::time_on_device(state, map.entries * misses * pool.run.bytes, [&](int) {
-    gpu.backend->gather_rows({.batch = batch.get(),
-                              .lists = map.lists,
-                              .pool = pool,
-                              .group = 0,
-                              .max_blocks = static_cast<int>(state.range(1))},
-                             gpu.stream);
-  });
-}
-
-void pinned_copy(benchmark::State& state) {
-  Gpu& gpu = Gpu::get();
-  const index_t bytes = index_t{256} << 20;
-  Buffer host(gpu.backend->memories().host, bytes);
-  Buffer device(gpu.backend->memories().device, bytes);
-  bench::time_on_device(
-      state, bytes, [&](int) { gpu.backend->copy(device.data(), host.data(), bytes, gpu.stream); });
-}
-
-BENCHMARK(pinned_copy)->Name("pinned_copy/cuda")->UseManualTime();
-BENCHMARK(gather_rows)
-    ->Name("gather_rows/cuda/bf16")
-    ->ArgNames({"tokens", "blocks"})
-    ->Args({16'384, 8})
-    ->Args({16'384, 16})
-    ->Args({16'384, 32})
-    ->UseManualTime();
 BENCHMARK(top_k)
     ->Name("top_k/cuda/f32")
     ->ArgNames({"rows", "tokens", "budget"})

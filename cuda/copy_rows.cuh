@@ -25,11 +25,11 @@ __device__ inline std::byte* device_row(const KVPoolView& pool, std::byte* const
 __device__ inline index_t device_layer_bytes(const KVPoolView& pool) {
   return pool.kv_heads * pool.page_rows * pool.row_bytes;
 }
-/// KVPoolView::host_run; layers are row_bytes apart.
+/// KVPoolView::host_run.
 __device__ inline std::byte* host_run(const KVPoolView& pool, std::byte* const* pages, index_t head,
                                       std::uint32_t token) {
   const PageRow at(pool, token);
-  return pages[at.page] + (at.row * pool.kv_heads + head) * (pool.group_layers * pool.row_bytes);
+  return pages[at.page] + (at.row * pool.kv_heads + head) * pool.run.bytes;
 }
 __device__ inline std::byte* const* pages_of(const KVPoolView& pool, index_t request,
                                              index_t group) {
@@ -83,9 +83,7 @@ __device__ void copy_layers(const LayerRows& to, const LayerRows& from, int laye
 /// Calls body.operator()<Unit>() with the widest unit of which rows are multiples. Pages are
 /// aligned to it.
 template <class Body>
-void dispatch_unit(const KVPoolView& pool, Body&& body) {
-  if (pool.run.is_lossy) throw Unsupported("a host tier of a smaller type is not supported here");
-  const index_t row_bytes = pool.row_bytes;
+void dispatch_unit(index_t row_bytes, Body&& body) {
   if (row_bytes % 16 == 0) return body.template operator()<uint4>();
   if (row_bytes % 4 == 0) return body.template operator()<std::uint32_t>();
   if (row_bytes % 2 == 0) return body.template operator()<std::uint16_t>();

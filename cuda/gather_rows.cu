@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // device row of slot miss_slots[i] = host run of token miss_ids[i], all layers of one group.
-// Moves misses * layers * row_bytes over the host's link, which is the limit; few blocks reach it
+// Moves misses * run.bytes_of(layers) over the host's link, which is the limit; few blocks reach it
 // if a run has 2 KiB.
-#include "copy_rows.cuh"
 #include "device/block.cuh"
+#include "host_rows.cuh"
 #include "kernels.hpp"
 
 namespace spectx::cu {
@@ -30,7 +30,7 @@ __device__ inline std::int32_t misses_of(const Params& p, index_t task) {
 
 // Warps of all blocks take misses in turn, in the order of items, heads and ids. kBlockThreads
 // items and heads at a time are laid end to end by a scan of their counts.
-template <class Unit>
+template <class Rows>
 __global__ void __launch_bounds__(kBlockThreads)
     gather_rows_kernel(const __grid_constant__ Params p) {
   __shared__ std::int32_t scan[device::kMostWarps];
@@ -58,11 +58,11 @@ __global__ void __launch_bounds__(kBlockThreads)
       const index_t at = task * p.lists.max_budget + (i - begins[low]);
       const std::uint32_t token = static_cast<std::uint32_t>(p.lists.miss_ids[at]);
       const std::uint32_t slot = static_cast<std::uint32_t>(p.lists.miss_slots[at]);
-      const LayerRows from{host_run(pool, host_pages_of(pool, request, p.group), head, token),
-                           pool.row_bytes};
+      const RunLayers from{host_run(pool, host_pages_of(pool, request, p.group), head, token), 0,
+                           layers};
       const LayerRows to{device_row(pool, pages_of(pool, request, p.group), head, slot),
                          device_layer_bytes(pool)};
-      copy_layers<Unit>(to, from, layers, static_cast<int>(pool.row_bytes));
+      Rows::load(pool, from, to);
     }
     __syncthreads();
   }
@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(kBlockThreads)
 void launch_gather_rows(const GatherRowsArgs& a, const Launch& on) {
   if (a.batch->items.empty()) return;
   const Params p{view_of(*a.batch), a.lists, a.pool, a.group};
-  dispatch_unit(a.pool, [&]<class Unit>() {
-    gather_rows_kernel<Unit><<<grid_of(a.max_blocks), kBlockThreads, 0, on.stream>>>(p);
+  dispatch_rows(a.pool, true, [&]<class Rows>() {
+    gather_rows_kernel<Rows><<<grid_of(a.max_blocks), kBlockThreads, 0, on.stream>>>(p);
   });
   check(cudaGetLastError());
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows [first, last) of one group of one request, from one place to another; slots hold only the
 // tokens that the slot map names.
-// Moves tokens * kv_heads * layers * row_bytes: bound by the host's link, or by memory.
-#include "copy_rows.cuh"
+// Moves tokens * kv_heads * layers rows: bound by the host's link, or by memory.
+#include "host_rows.cuh"
 #include "kernels.hpp"
 
 namespace spectx::cu {
@@ -18,29 +18,30 @@ struct Params {
   index_t request;
   RowPlace from, to;
   index_t first, last;  // tokens
-  index_t first_layer;
-  int layers;
+  int first_layer, layers;
 };
 
 __device__ inline bool is_slots(const RowPlace& place) {
   return place.kind == RowPlace::Kind::slots;
 }
 
+/// A place on the device.
 __device__ LayerRows find(const Params& p, const RowPlace& place, index_t head, index_t token,
                           std::int32_t slot) {
-  if (place.kind == RowPlace::Kind::host) {
-    return {host_run(p.pool, place.pages, head, static_cast<std::uint32_t>(token)) +
-                p.first_layer * p.pool.row_bytes,
-            p.pool.row_bytes};
-  }
   const std::uint32_t n = static_cast<std::uint32_t>(is_slots(place) ? slot : token);
   const index_t layer = place.kind == RowPlace::Kind::staging ? 0 : p.first_layer;
   return {device_row(p.pool, place.pages, head, n) + layer * device_layer_bytes(p.pool),
           device_layer_bytes(p.pool)};
 }
 
+__device__ inline RunLayers find_run(const Params& p, const RowPlace& place, index_t head,
+                                     index_t token) {
+  return {host_run(p.pool, place.pages, head, static_cast<std::uint32_t>(token)), p.first_layer,
+          p.layers};
+}
+
 // One warp a token and KV head.
-template <class Unit>
+template <class Rows>
 __global__ void __launch_bounds__(kBlockThreads)
     move_rows_kernel(const __grid_constant__ Params p) {
   const index_t units = (p.last - p.first) * p.pool.kv_heads;
@@ -51,8 +52,14 @@ __global__ void __launch_bounds__(kBlockThreads)
     const index_t token = p.first + i / p.pool.kv_heads;
     const std::int32_t slot = uses_slots ? slot_of(p.pool, p.request, head, token) : 0;
     if (slot < 0) continue;
-    copy_layers<Unit>(find(p, p.to, head, token, slot), find(p, p.from, head, token, slot),
-                      p.layers, static_cast<int>(p.pool.row_bytes));
+    if (p.from.kind == RowPlace::Kind::host) {
+      Rows::load(p.pool, find_run(p, p.from, head, token), find(p, p.to, head, token, slot));
+    } else if (p.to.kind == RowPlace::Kind::host) {
+      Rows::store(p.pool, find(p, p.from, head, token, slot), find_run(p, p.to, head, token));
+    } else if constexpr (Rows::kIsExact) {
+      Rows::copy(p.pool, find(p, p.from, head, token, slot), find(p, p.to, head, token, slot),
+                 p.layers);
+    }
   }
 }
 
@@ -67,13 +74,13 @@ void launch_move_rows(const MoveRowsArgs& a, const Launch& on) {
                  a.to,
                  a.first,
                  a.last,
-                 a.layer < 0 ? 0 : a.layer,
+                 a.layer < 0 ? 0 : static_cast<int>(a.layer),
                  static_cast<int>(layers)};
   const bool uses_link = a.from.kind == RowPlace::Kind::host || a.to.kind == RowPlace::Kind::host;
   const index_t most = uses_link ? kLinkBlocks : on.multiprocessors * kBlocksPerMultiprocessor;
   const index_t blocks = std::min(div_up((a.last - a.first) * a.pool.kv_heads, kBlockWarps), most);
-  dispatch_unit(a.pool, [&]<class Unit>() {
-    move_rows_kernel<Unit><<<grid_of(blocks), kBlockThreads, 0, on.stream>>>(p);
+  dispatch_rows(a.pool, uses_link, [&]<class Rows>() {
+    move_rows_kernel<Rows><<<grid_of(blocks), kBlockThreads, 0, on.stream>>>(p);
   });
   check(cudaGetLastError());
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // host runs of tokens [durable, length) = their rows in slots, of every offloaded group of items
 // that select and have write_batch rows waiting; then durable = length.
-// Moves rows * kv_heads * layers * row_bytes over the host's link.
-#include "copy_rows.cuh"
+// Moves rows * kv_heads * run.bytes_of(layers) over the host's link.
+#include "host_rows.cuh"
 #include "kernels.hpp"
 
 namespace spectx::cu {
@@ -36,7 +36,7 @@ struct Waiting {
 };
 
 // Warps of all blocks take (group, token, head) in turn, item after item.
-template <class Unit>
+template <class Rows>
 __global__ void __launch_bounds__(kBlockThreads)
     scatter_rows_kernel(const __grid_constant__ Params p) {
   const KVPoolView& pool = p.pool;
@@ -54,11 +54,10 @@ __global__ void __launch_bounds__(kBlockThreads)
       const LayerRows from{device_row(pool, pages_of(pool, w.request, group), head,
                                       static_cast<std::uint32_t>(slot)),
                            device_layer_bytes(pool)};
-      const LayerRows to{host_run(pool, host_pages_of(pool, w.request, group), head,
+      const RunLayers to{host_run(pool, host_pages_of(pool, w.request, group), head,
                                   static_cast<std::uint32_t>(token)),
-                         pool.row_bytes};
-      copy_layers<Unit>(to, from, static_cast<int>(layers_of(pool, group)),
-                        static_cast<int>(pool.row_bytes));
+                         0, static_cast<int>(layers_of(pool, group))};
+      Rows::store(pool, from, to);
     }
   }
 }
@@ -79,8 +78,8 @@ void launch_scatter_rows(const ScatterRowsArgs& a, const Launch& on) {
   if (items == 0) return;
   const Params p{view_of(*a.batch), a.pool, a.write_batch};
   const index_t blocks = std::min(items * kItemBlocks, kMostBlocks);
-  dispatch_unit(a.pool, [&]<class Unit>() {
-    scatter_rows_kernel<Unit><<<grid_of(blocks), kBlockThreads, 0, on.stream>>>(p);
+  dispatch_rows(a.pool, true, [&]<class Rows>() {
+    scatter_rows_kernel<Rows><<<grid_of(blocks), kBlockThreads, 0, on.stream>>>(p);
   });
   check(cudaGetLastError());
   advance_durable_kernel<<<grid_of(div_up(items, kBlockThreads)), kBlockThreads, 0, on.stream>>>(p);

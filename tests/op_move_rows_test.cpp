@@ -64,6 +64,39 @@ RowPlace place(const PoolData& pool, Kind kind, index_t group) {
 
 }  // namespace
 
+namespace {
+
+struct Move {
+  Kind from, to;
+  index_t group, first, last;
+};
+
+void check(const NamedBackend& b, const PoolShape& shape, const Move& m) {
+  CAPTURE(b.name, static_cast<int>(m.from), static_cast<int>(m.to), m.group, m.first, m.last,
+          dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim);
+  PoolData pool(*b.backend, shape);
+  fill_slots(pool);
+  pool.upload();
+  run_on(*b.backend, [&](StreamView stream) {
+    b.backend->move_rows({.pool = pool.view(),
+                          .request = {static_cast<std::int32_t>(kRequest)},
+                          .group = m.group,
+                          .from = place(pool, m.from, m.group),
+                          .to = place(pool, m.to, m.group),
+                          .first = m.first,
+                          .last = m.last},
+                         stream);
+  });
+  PoolData expected(*b.backend, shape);
+  fill_slots(expected);
+  move_by_definition(expected, m.group, m.from, m.to, m.first, m.last);
+  pool.download();
+  REQUIRE((pool.device_pages == expected.device_pages));
+  REQUIRE((pool.host_pages == expected.host_pages));
+}
+
+}  // namespace
+
 TEST_CASE("move_rows copies the rows of a group between any two places and touches nothing else") {
   const NamedBackend b = GENERATE(from_range(backends()));
   const auto [from, to] = GENERATE(table<Kind, Kind>({{Kind::tokens, Kind::host},
@@ -74,30 +107,17 @@ TEST_CASE("move_rows copies the rows of a group between any two places and touch
                                                       {Kind::host, Kind::slots}}));
   const index_t group = GENERATE(0, 2);  // the last group has one layer
   const auto [first, last] = GENERATE(table<index_t, index_t>({{0, 0}, {3, 4}, {5, 31}, {0, 64}}));
-  const Kind source = from;
-  const Kind target = to;
-  const index_t begin = first;
-  const index_t end = last;
-  const PoolShape shape = tier_shape(2, GENERATE(from_range(host_types())), GENERATE(false, true));
-  CAPTURE(b.name, static_cast<int>(source), static_cast<int>(target), group, begin, end,
-          dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim);
-  PoolData pool(*b.backend, shape);
-  fill_slots(pool);
-  pool.upload();
-  run_on(*b.backend, [&](StreamView stream) {
-    b.backend->move_rows({.pool = pool.view(),
-                          .request = {static_cast<std::int32_t>(kRequest)},
-                          .group = group,
-                          .from = place(pool, source, group),
-                          .to = place(pool, target, group),
-                          .first = begin,
-                          .last = end},
-                         stream);
-  });
-  PoolData expected(*b.backend, shape);
-  fill_slots(expected);
-  move_by_definition(expected, group, source, target, begin, end);
-  pool.download();
-  REQUIRE((pool.device_pages == expected.device_pages));
-  REQUIRE((pool.host_pages == expected.host_pages));
+  check(b, tier_shape(2, {DType::bf16, DType::bf16}, GENERATE(false, true)),
+        {from, to, group, first, last});
+}
+
+TEST_CASE("move_rows between the device and a host tier of a smaller type") {
+  const NamedBackend b = GENERATE(from_range(backends()));
+  const auto [from, to] = GENERATE(table<Kind, Kind>({{Kind::tokens, Kind::host},
+                                                      {Kind::slots, Kind::host},
+                                                      {Kind::host, Kind::tokens},
+                                                      {Kind::host, Kind::slots},
+                                                      {Kind::tokens, Kind::slots}}));
+  const HostTypes types = GENERATE(from_range(host_types()));
+  check(b, tier_shape(2, types, GENERATE(false, true)), {from, to, GENERATE(0, 2), 5, 31});
 }
