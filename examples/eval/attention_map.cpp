@@ -14,15 +14,12 @@ AttentionMap::AttentionMap(Backend& backend, const ModelShape& shape, index_t ma
       backend_(backend),
       stream_(stream),
       host_(backend, stream),
-      memory_(backend.memories().device, shape.query_heads * (max_length + 1) * 4) {
-  scores_ =
-      split_heads(matrix_view(memory_.data(), DType::f32, group_, shape.kv_heads * max_length),
-                  shape.kv_heads, max_length);
-  log_sum_ = matrix_view(memory_.data() + shape.query_heads * max_length * 4, DType::f32, group_,
-                         shape.kv_heads);
-  q_.resize(static_cast<std::size_t>(shape.query_heads * shape.k_dim));
-  host_scores_.resize(static_cast<std::size_t>(shape.query_heads * max_length));
-  host_log_sum_.resize(static_cast<std::size_t>(shape.query_heads));
+      log_sum_offset_(shape.layers * shape.query_heads * max_length * 4),
+      qk_offset_(log_sum_offset_ + shape.layers * shape.query_heads * 4),
+      qk_(static_cast<std::size_t>(shape.layers * qk_width())) {
+  const index_t bytes = qk_offset_ + static_cast<index_t>(qk_.size()) * 4;
+  device_ = Buffer(backend.memories().device, bytes);
+  mirror_ = Buffer(backend.memories().host, bytes);
 }
 
 void AttentionMap::begin_step(index_t length) {
@@ -43,61 +40,79 @@ std::vector<float> AttentionMap::read_first_keys(const KVView& rows, index_t req
   return keys;
 }
 
-std::span<const float> AttentionMap::add(const Batch& batch, const TensorView& q, KVView rows) {
+void AttentionMap::add(const Batch& batch, const TensorView& q, const TensorView& k, KVView rows) {
   rows.counts = nullptr;  // all tokens
-  const float scale = 1 / std::sqrt(static_cast<float>(shape_.k_dim));
+  const index_t heads = shape_.kv_heads;
   for (index_t g = 0; g < group_; ++g) {
     // Query head g of every group, so that each is a group of its own.
     TensorView one = q;
     one.data = static_cast<std::byte*>(q.data) + g * q.strides[1] * dtype_bytes(q.dtype);
-    one.shape[1] = shape_.kv_heads;
+    one.shape[1] = heads;
     one.strides[1] = group_ * q.strides[1];
-    backend_.score({.q = one,
-                    .keys = rows,
-                    .batch = &batch,
-                    .scale = scale,
-                    .log_sum = spectx::rows(log_sum_, g, 1),
-                    .scores = spectx::rows(scores_, g, 1)},
-                   stream_);
+    const index_t lists = (layer_ * group_ + g) * heads;
+    std::byte* const base = device_.data();
+    backend_.score(
+        {.q = one,
+         .keys = rows,
+         .batch = &batch,
+         .scale = 1 / std::sqrt(static_cast<float>(shape_.k_dim)),
+         .log_sum = matrix_view(base + log_sum_offset_ + lists * 4, DType::f32, 1, heads),
+         .scores = split_heads(
+             matrix_view(base + lists * max_length_ * 4, DType::f32, 1, heads * max_length_), heads,
+             max_length_)},
+        stream_);
   }
+  qk_dtype_ = q.dtype;
+  const index_t element = dtype_bytes(q.dtype);
+  const index_t q_bytes = shape_.query_heads * shape_.k_dim * element;
+  std::byte* const to = device_.data() + qk_offset_ + layer_ * qk_width() * element;
+  backend_.copy(to, q.data, q_bytes, stream_);
+  backend_.copy(to + q_bytes, k.data, qk_width() * element - q_bytes, stream_);
   if (static_cast<index_t>(first_keys_.size()) == layer_) {
     first_keys_.push_back(read_first_keys(rows, batch.items.front().request.value));
   }
-  host_.floats(q_.data(), q.data, q.dtype, static_cast<index_t>(q_.size()));
-  host_.bytes(host_scores_.data(), scores_.data, static_cast<index_t>(host_scores_.size()) * 4);
-  host_.bytes(host_log_sum_.data(), log_sum_.data, static_cast<index_t>(host_log_sum_.size()) * 4);
-  const std::vector<float>& first = first_keys_[static_cast<std::size_t>(layer_)];
+  ++layer_;
+}
+
+void AttentionMap::end_step() {
+  host_.bytes(mirror_.data(), device_.data(), mirror_.bytes());
+  to_floats(mirror_.data() + qk_offset_, qk_dtype_, static_cast<index_t>(qk_.size()), qk_.data());
+  for (index_t layer = 0; layer < shape_.layers; ++layer) add_layer(layer);
+}
+
+void AttentionMap::add_layer(index_t layer) {
+  const std::vector<float>& first = first_keys_[static_cast<std::size_t>(layer)];
+  const auto* const scores = reinterpret_cast<const float*>(mirror_.data());
+  const auto* const log_sums = reinterpret_cast<const float*>(mirror_.data() + log_sum_offset_);
+  const float scale = 1 / std::sqrt(static_cast<float>(shape_.k_dim));
   using Vector = Eigen::Map<const Eigen::VectorXf>;
   for (index_t g = 0; g < group_; ++g) {
     for (index_t h = 0; h < shape_.kv_heads; ++h) {
-      const float product =
-          scale * Vector(q_.data() + (h * group_ + g) * shape_.k_dim, shape_.k_dim)
-                      .dot(Vector(first.data() + h * shape_.k_dim, shape_.k_dim));
-      const index_t at = g * shape_.kv_heads + h;
-      add_head(at, h, product, host_log_sum_[static_cast<std::size_t>(at)]);
+      const index_t query = h * group_ + g;
+      const float product = scale * Vector(queries(layer) + query * shape_.k_dim, shape_.k_dim)
+                                        .dot(Vector(first.data() + h * shape_.k_dim, shape_.k_dim));
+      const index_t list = (layer * group_ + g) * shape_.kv_heads + h;
+      add_head(scores + list * max_length_, layer * shape_.kv_heads + h, product, log_sums[list]);
     }
   }
-  ++layer_;
-  return q_;
 }
 
-/// @param query  its place in host_scores_, @param first_product  scaled q.k of token 0
-void AttentionMap::add_head(index_t query, index_t kv_head, float first_product, float log_sum) {
+/// @param place          layer and KV head, @param first_product  scaled q.k of token 0
+void AttentionMap::add_head(const float* scores, index_t place, float first_product,
+                            float log_sum) {
   const float larger = std::max(first_product, log_sum);
   const float total =
       larger + std::log(std::exp(first_product - larger) + std::exp(log_sum - larger));
   const float share = 1 / static_cast<float>(group_);
   using Array = Eigen::Map<Eigen::ArrayXf>;
-  using ConstArray = Eigen::Map<const Eigen::ArrayXf>;
-  const ConstArray scores(host_scores_.data() + query * max_length_ + 1, length_ - 1);
-  float* const to = weights_.data() + (layer_ * shape_.kv_heads + kv_head) * length_;
-  const Eigen::ArrayXf weights = (scores + (log_sum - total)).exp() * share;
+  const Eigen::Map<const Eigen::ArrayXf> rest(scores + 1, length_ - 1);
+  const Eigen::ArrayXf weights = (rest + (log_sum - total)).exp() * share;
   const float first = std::exp(first_product - total) * share;
-  Array(to + 1, length_ - 1) += weights;
-  to[0] += first;
-  float* const sum = sums_.data() + kv_head * length_;
-  Array(sum + 1, length_ - 1) += weights;
-  sum[0] += first;
+  for (float* const to :
+       {weights_.data() + place * length_, sums_.data() + place % shape_.kv_heads * length_}) {
+    to[0] += first;
+    Array(to + 1, length_ - 1) += weights;
+  }
 }
 
 }  // namespace spectx::eval

@@ -13,8 +13,7 @@ Measurement::Measurement(Runner& runner, const ModelShape& shape, const Measurem
       host_(runner.backend(), runner.stream()),
       map_(runner.backend(), shape, runner.pool().plan().max_length, runner.stream()),
       pages_(shape),
-      full_(shape.vocabulary),
-      keys_of_token_(static_cast<std::size_t>(shape.kv_heads * shape.k_dim)) {
+      full_(shape.vocabulary) {
   const index_t lists = shape.layers * shape.kv_heads;
   const index_t budget = runner.pool().plan().selection.budget;
   device_selection_ = Buffer(runner.backend().memories().device, lists * (budget + 1) * 4);
@@ -70,15 +69,19 @@ void Measurement::full_run(std::span<const std::int32_t> tokens, index_t first,
   if (has(Selector::pages)) pages_.read(runner_.pool(), runner_.request(), first, host_);
   const StepHooks hooks{
       .select = [&](const Batch& batch) -> const Selection& { return record_head(batch); },
-      .read = [&](index_t layer, const Batch& batch, const llama::LlamaDecoder::Qkv& qkv,
-                  KVView& rows) { look(layer, batch, qkv, rows); },
+      .read =
+          [&](index_t, const Batch& batch, const llama::LlamaDecoder::Qkv& qkv, KVView& rows) {
+            map_.add(batch, qkv.q, qkv.k, rows);
+            rows.counts = nullptr;  // the model itself reads everything
+          },
       .feeds_head = true};
   for (step_ = 0; step_ < num_steps(); ++step_) {
     const index_t length = first + step_ + 1;
     map_.begin_step(length);
     scores_.resize(static_cast<std::size_t>(length));
-    page_scores_.resize(static_cast<std::size_t>(shape_.layers * shape_.kv_heads * length));
     full_.add(runner_.step(tokens_[static_cast<std::size_t>(length - 1)], hooks));
+    map_.end_step();
+    if (has(Selector::pages)) score_pages();
     record_baselines();
     for (const auto& [key, recorded] : recorded_) add_recall(key);
     progress(1);
@@ -92,34 +95,28 @@ const Selection& Measurement::record_head(const Batch& batch) {
     runner_.head().set_rule(rule_of(key));
     const Selection& selection = runner_.head().select(batch, runner_.stream());
     recorded.add_step();
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(shape_.kv_heads * selection.max_budget));
+    std::vector<float> coverage(static_cast<std::size_t>(2 * shape_.kv_heads));
+    host_.bytes(ids.data(), selection.ids.data, static_cast<index_t>(ids.size()) * 4);
+    host_.bytes(coverage.data(), selection.coverage.data, 8 * shape_.kv_heads);
     for (index_t h = 0; h < shape_.kv_heads; ++h) {
-      std::int32_t& count = recorded.count(step_, 0, h);
-      host_.bytes(&count, selection.counts.data + h, 4);
-      host_.bytes(recorded.room(step_, 0, h).data(), selection.ids.data + h * selection.max_budget,
-                  count * index_t{4});
-      float coverage = 0;
-      host_.bytes(&coverage, selection.coverage.data + 2 * h + 1, 4);
-      coverage_[key] += static_cast<double>(coverage);
+      const auto from = ids.begin() + h * selection.max_budget;
+      std::copy(from, from + key.second, recorded.room(step_, 0, h).begin());
+      coverage_[key] += static_cast<double>(coverage[static_cast<std::size_t>(2 * h + 1)]);
     }
   }
   return runner_.head().select(batch, runner_.stream());
 }
 
-/// Between append and attend of the full run.
-void Measurement::look(index_t layer, const Batch& batch, const llama::LlamaDecoder::Qkv& qkv,
-                       KVView& rows) {
-  const std::span<const float> q = map_.add(batch, qkv.q, rows);
-  rows.counts = nullptr;  // the model itself reads everything
-  if (!has(Selector::pages)) return;
-  host_.floats(keys_of_token_.data(), qkv.k.data, qkv.k.dtype,
-               static_cast<index_t>(keys_of_token_.size()));
-  pages_.add(layer, keys_of_token_.data());
+void Measurement::score_pages() {
   const index_t length = map_.length();
-  for (index_t h = 0; h < shape_.kv_heads; ++h) {
-    pages_.score(layer, h, q,
-                 std::span(page_scores_)
-                     .subspan(static_cast<std::size_t>((layer * shape_.kv_heads + h) * length),
-                              static_cast<std::size_t>(length)));
+  page_scores_.resize(static_cast<std::size_t>(shape_.layers * shape_.kv_heads * length));
+  for (index_t layer = 0; layer < shape_.layers; ++layer) {
+    pages_.add(layer, map_.keys(layer));
+    for (index_t h = 0; h < shape_.kv_heads; ++h) {
+      float* const scores = page_scores_.data() + (layer * shape_.kv_heads + h) * length;
+      pages_.score(layer, h, map_.queries(layer), {scores, static_cast<std::size_t>(length)});
+    }
   }
 }
 
@@ -226,7 +223,8 @@ SelectionConfig Measurement::rule_of(Key key) const {
   return rule;
 }
 
-const Selection& Measurement::select_live(const Batch& batch) {
+/// Like the head, and counts the rows that the guard takes.
+const Selection& Measurement::select_guarded(const Batch& batch) {
   const Selection& selection = runner_.head().select(batch, runner_.stream());
   std::vector<std::int32_t> counts(static_cast<std::size_t>(shape_.kv_heads));
   host_.bytes(counts.data(), selection.counts.data, shape_.kv_heads * 4);
@@ -242,7 +240,9 @@ StepHooks Measurement::replay_hooks(Key key, const index_t& step) {
   if (chooses) runner_.head().set_rule(rule_of(key));
   StepHooks hooks{.select = [this, key, chooses, &step](const Batch& batch) -> const Selection& {
                     if (holds_all(key.second)) return everything();
-                    return chooses ? select_live(batch) : replayed(key, step);
+                    if (key.first == Selector::guard) return select_guarded(batch);
+                    if (chooses) return runner_.head().select(batch, runner_.stream());
+                    return replayed(key, step);
                   },
                   .read = {},
                   .feeds_head = chooses};
@@ -278,8 +278,8 @@ TextFigures Measurement::replay(Key key, const Runner::Progress& progress) {
   text.layer_recall.assign(static_cast<std::size_t>(shape_.layers), 1);
   text.rows = static_cast<double>(std::min(key.second, config_.length));
   if (holds_all(key.second)) return text;
-  if (is_live(key.first)) text.rows = rows_ / steps;
   if (key.first == Selector::guard) {
+    text.rows = rows_ / steps;
     constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
     text.layer_recall.assign(text.layer_recall.size(), kNone);
     text.coverage = text.overlap = kNone;

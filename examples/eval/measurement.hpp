@@ -64,13 +64,13 @@ class Measurement {
   }
   void begin_recording();
   const Selection& record_head(const Batch& batch);
-  void look(index_t layer, const Batch& batch, const llama::LlamaDecoder::Qkv& qkv, KVView& rows);
+  void score_pages();
   void record_baselines();
   void scores_of(Selector selector, index_t layer, index_t kv_head, std::span<float> scores);
   void add_recall(Key key);
   SelectionConfig rule_of(Key key) const;
   StepHooks replay_hooks(Key key, const index_t& step);
-  const Selection& select_live(const Batch& batch);
+  const Selection& select_guarded(const Batch& batch);
   const Selection& replayed(Key key, index_t step);
   const Selection& everything();
 
@@ -86,12 +86,11 @@ class Measurement {
   std::span<const std::int32_t> tokens_;  // of the text
   index_t first_ = 0;                     // position of the first step
   index_t step_ = 0;                      // of the full run
-  double rows_ = 0;                       // that a live selector read, sum over steps
+  double rows_ = 0;                       // that the guard took, sum over steps
   std::map<Key, Recorded> recorded_;
   std::map<Key, std::vector<double>> recall_;   // [layers] sums over steps and heads
   std::map<Key, double> coverage_;              // the same
   std::vector<float> scores_;                   // [length] of one list
-  std::vector<float> keys_of_token_;            // [kv_heads * k_dim]
   std::vector<float> page_scores_;              // [layers, kv_heads, length]
   std::vector<std::span<std::int32_t>> rooms_;  // of one list, at every budget
   std::vector<std::int32_t> upload_;            // [sets, kv_heads, max_budget] of one step

@@ -48,7 +48,7 @@ void PageBounds::read(const KVPool& pool, RequestId request, index_t length, Hos
   }
 }
 
-void PageBounds::score(index_t layer, index_t kv_head, std::span<const float> queries,
+void PageBounds::score(index_t layer, index_t kv_head, const float* queries,
                        std::span<float> scores) const {
   const Bounds& bounds = layers_[static_cast<std::size_t>(layer)];
   const index_t dim = shape_.k_dim;
@@ -59,7 +59,7 @@ void PageBounds::score(index_t layer, index_t kv_head, std::span<const float> qu
     const float* const high = bounds.high.data() + at;
     float best = -std::numeric_limits<float>::infinity();
     for (index_t g = 0; g < group; ++g) {
-      const float* const q = queries.data() + (kv_head * group + g) * dim;
+      const float* const q = queries + (kv_head * group + g) * dim;
       float bound = 0;
       for (index_t d = 0; d < dim; ++d) bound += std::max(q[d] * low[d], q[d] * high[d]);
       best = std::max(best, bound);

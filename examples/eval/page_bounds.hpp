@@ -24,8 +24,7 @@ class PageBounds {
   void add(index_t layer, const float* keys);
   /// scores[token] of one KV head for the step's queries of that layer [query_heads * k_dim], of
   /// the tokens so far.
-  void score(index_t layer, index_t kv_head, std::span<const float> queries,
-             std::span<float> scores) const;
+  void score(index_t layer, index_t kv_head, const float* queries, std::span<float> scores) const;
 
  private:
   struct Bounds {
