@@ -99,6 +99,9 @@ TEST_CASE("a table and the same as JSON") {
   CHECK(fp8["plan"]["host_dtype"] == "f8_e4m3");
   CHECK(fp8["plan"]["group_layers"] == 8);
   CHECK(fp8["plan"]["host_page_bytes"] == 64 * 8 * (8 * 256 + 64));
+  const json guarded = plan_json(std::string(kLlama) + "--max-budget 8192");
+  CHECK(guarded["plan"]["max_budget"] == 8192);
+  CHECK(guarded["plan"]["slots"] == 8192);  // two budgets are fewer
   const json one = plan_json(std::string(kLlama) + "--one-memory --requests 8");
   CHECK(one["plan"]["slots"] == 0);
   CHECK(one["host_bytes"]["cap"] == 0);
@@ -177,6 +180,7 @@ TEST_CASE("what cannot be is told with exit code 1 and a way out") {
   check_refused(std::string(kLlama) + "--host-dtype bf16", 2,
                 "--host-dtype must be one of fp8, int8");
   check_refused(std::string(kLlama) + "--budget 68", 1, "budget must be larger than sinks");
+  check_refused(std::string(kLlama) + "--max-budget 2047", 1, "max_budget must be 0 or at least");
   check_refused("--layers 3 --query-heads 3 --kv-heads 2 --hidden 99 --vocab 10", 1, "kv_heads");
   check_refused("--config no-such-file.json", 1, "cannot be opened");
   check_refused("--gguf no-such-file.gguf", 1, "no-such-file.gguf");

@@ -30,6 +30,7 @@ constexpr std::array kFlags = {
     Flag{"--requests", "N", "at once, at most; default 32"},
     Flag{"--length", "N", "tokens of one request at its end; default 32768"},
     Flag{"--budget", "N", "tokens that a step reads; default 2048"},
+    Flag{"--max-budget", "N", "the same, where the head is unsure; default: the budget"},
     Flag{"--hot-buffer", "X", "device slots of an offloaded layer / budget; default 2"},
     Flag{"--chunk", "N", "prompt tokens of one step; default 512"},
     Flag{"--compute-dtype", "NAME", "of the head's activations: f32, f16, bf16; default f32"},
@@ -120,6 +121,7 @@ PlannerConfig read_config(const Args& args, const ModelSource& model) {
   c.max_length = args.count("--length", 32'768, 1, detail::kMaxRows);
   c.max_step_rows = args.count("--chunk", 512, 1, 1 << 24) + c.max_requests;
   c.selection.budget = args.count("--budget", 2048, 1, detail::kMaxRows);
+  c.selection.max_budget = args.count("--max-budget", 0, 1, detail::kMaxRows);
   c.hot_buffer = args.number("--hot-buffer", 2, 1, 1024);
   c.compute_dtype = dtype_named(args.choice("--compute-dtype", "f32", {"f32", "f16", "bf16"}));
   if (!args.has("--no-head")) add_head(model.shape, c);

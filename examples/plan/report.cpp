@@ -164,7 +164,9 @@ void print_table(const Options& options, const MemoryPlanner& planner, const Rep
       << "          bytes " << options.model.weight_origin << "\n"
       << "requests  at most " << plan.max_requests << " of " << grouped(plan.max_length)
       << " tokens, " << report.at_once << " of that length at once\n"
-      << "reading   " << grouped(plan.selection.budget) << " tokens a step; ";
+      << "reading   " << grouped(plan.selection.budget)
+      << (plan.selection.max_budget == 0 ? "" : " to " + grouped(plan.selection.max_budget))
+      << " tokens a step; ";
   if (plan.has_host_tier()) {
     out << grouped(plan.slots) << " slots for an offloaded layer\n";
   } else {

@@ -43,6 +43,7 @@ json plan_json(const MemoryPlanner& planner) {
           {"max_length", plan.max_length},
           {"max_step_rows", plan.max_step_rows},
           {"budget", plan.selection.budget},
+          {"max_budget", plan.selection.largest_budget()},
           {"slots", plan.slots},
           {"group_layers", plan.group_layers},
           {"groups", planner.layout().groups},
