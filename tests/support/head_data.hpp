@@ -43,9 +43,10 @@ class HeadData {
       return vector_view(matrix(to, 1, size, 1).data, setup.weights, size);
     };
     const auto bias = [&](std::vector<float>& to, index_t size) {
-      to = random_.normal(size, 0.5F);
-      memory_.emplace_back(backend, DType::f32, 1, size, to);
-      return vector_view(memory_.back().view().data, DType::f32, size);
+      const DType compute = backend.compute_dtype(setup.weights);
+      memory_.emplace_back(backend, compute, 1, size, random_.normal(size, 0.5F));
+      to = memory_.back().rounded();
+      return vector_view(memory_.back().view().data, compute, size);
     };
     const auto features = static_cast<index_t>(setup.feature_layers.size());
     const HeadShape& h = setup.head;
