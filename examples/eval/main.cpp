@@ -72,7 +72,11 @@ void Program::load() {
   const Stream stream = backend.make_stream();
   weights_.emplace(backend, file_, model_, options().dtype, stream);
   head_ = io::load_head(backend, options().head, llama::model_shape(model_, options().dtype),
-                        weights_->all().embeddings, {.dtype = options().dtype}, stream);
+                        weights_->all().embeddings,
+                        {.dtype = options().dtype, .rope_theta = options().head_theta}, stream);
+  for (const std::string& note : head_->notes) {
+    std::fprintf(stderr, "%s: %s\n", options().head.c_str(), note.c_str());
+  }
 }
 
 std::unique_ptr<Runner> Program::make_runner(index_t length) {

@@ -18,9 +18,10 @@ using support::UsageError;
 constexpr index_t kMostTokens = index_t{1} << 30;
 constexpr std::size_t kNumNamed = kSelectorNames.size() - 1;  // the guard has a flag of its own
 
-constexpr std::array<Flag, 25> kFlags = {{
+constexpr std::array<Flag, 26> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
     {"--head", "PATH", "its retrieval head: a folder, .safetensors or .gguf"},
+    {"--head-theta", "T", "RoPE theta of the head, instead of its file's"},
     {"--texts", "PATH[,PATH]", "text files, or folders of them; each is one text"},
     {"--lengths", "N[,N]", "tokens that are read of a text (default 8192)"},
     {"--budgets", "N[,N]", "rows that each KV head reads (default 256,512,1024)"},
@@ -111,6 +112,9 @@ Options read_options(int argc, const char* const* argv) {
   }
   o.model = args.text("--model");
   o.head = args.text("--head");
+  if (args.has("--head-theta")) {
+    o.head_theta = static_cast<float>(args.number("--head-theta", 0, 1.001, 1e12));
+  }
   o.texts = split(args.text("--texts"));
   o.lengths = numbers<index_t>(args, "--lengths", "8192", 2, kMostTokens);
   o.budgets = numbers<index_t>(args, "--budgets", "256,512,1024", 1, kMostTokens);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,9 +15,10 @@ struct Options {
   bool wants_help = false;
   std::string model;
   std::string head;
-  std::vector<std::string> texts;  // files and folders
-  std::vector<index_t> lengths;    // ascending
-  std::vector<index_t> budgets;    // ascending
+  std::optional<float> head_theta;  // instead of its file's
+  std::vector<std::string> texts;   // files and folders
+  std::vector<index_t> lengths;     // ascending
+  std::vector<index_t> budgets;     // ascending
   std::vector<Selector> selectors;
   std::vector<double> buffers;  // slots as multiples of the budget
   index_t max_texts = 0;        // 0: all
