@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// attend, score and coverage on a GPU at the shape of Llama-3.1-8B (32 query heads, 8 KV heads,
+// attend and score on a GPU at the shape of Llama-3.1-8B (32 query heads, 8 KV heads,
 // head dim 128, bf16), and a device copy to hold them against. Bytes are K and V, or K, read once.
+#include <algorithm>
 #include <random>
 
 #include "support/batches.hpp"
@@ -14,14 +15,30 @@ using bench::Gpu;
 
 constexpr index_t kQueryHeads = 32, kKVHeads = 8, kDim = 128, kPageRows = 64;
 
-/// Rows of `requests` requests in pages that lie at random; every byte is a small number.
+/// A buffer of normal numbers: a pattern of 4 MiB again and again.
+Buffer random_rows(index_t bytes) {
+  Gpu& gpu = Gpu::get();
+  constexpr index_t kPattern = index_t{4} << 20;
+  Buffer rows(gpu.backend->memories().device, bytes);
+  const test::DeviceMatrix pattern(*gpu.backend, DType::bf16, 1, kPattern / 2,
+                                   test::Random(4).normal(kPattern / 2));
+  for (index_t at = 0; at < bytes; at += kPattern) {
+    gpu.backend->copy(rows.data() + at, pattern.view().data, std::min(kPattern, bytes - at),
+                      gpu.stream);
+  }
+  gpu.backend->synchronize(gpu.stream);
+  return rows;
+}
+
+/// Rows of `requests` requests in pages that lie at random; as many sets of them as the cache does
+/// not hold.
 struct Rows {
-  Rows(index_t requests, index_t rows, index_t row_bytes)
-      : columns((rows + kPageRows - 1) / kPageRows),
-        arena(Gpu::get().backend->memories().device,
-              requests * columns * kPageRows * kKVHeads * row_bytes),
-        table(*Gpu::get().backend, addresses(requests * columns, row_bytes)) {
-    Gpu::get().backend->fill(arena.data(), 0x3c, arena.bytes(), Gpu::get().stream);
+  Rows(index_t num_requests, index_t rows, index_t row_bytes, index_t read_bytes)
+      : requests(num_requests),
+        columns((rows + kPageRows - 1) / kPageRows),
+        sets(static_cast<int>(std::clamp(kMoreThanCache / read_bytes, index_t{1}, index_t{32}))),
+        arena(random_rows(sets * requests * columns * kPageRows * kKVHeads * row_bytes)),
+        table(*Gpu::get().backend, addresses(sets * requests * columns, row_bytes)) {
     view.table = table.data();
     view.table_stride = columns;
     view.page_rows = kPageRows;
@@ -40,8 +57,15 @@ struct Rows {
     std::shuffle(all.begin(), all.end(), std::mt19937(1));
     return all;
   }
+  /// `of` with the pages of set i.
+  KVView set(KVView of, int i) const {
+    of.table += i * requests * columns;
+    return of;
+  }
 
-  index_t columns;
+  static constexpr index_t kMoreThanCache = index_t{256} << 20;
+  index_t requests, columns;
+  int sets;
   Buffer arena;
   test::DeviceArray<std::byte*> table;
   KVView view;
@@ -67,9 +91,10 @@ void run_attend(benchmark::State& state, const Rows& rows, const KVView& view, i
   const test::BatchData batch(*gpu.backend, decode_items(requests, length));
   const test::DeviceMatrix q = queries(requests);
   const test::DeviceMatrix out(*gpu.backend, DType::bf16, requests, kQueryHeads * kDim);
-  bench::time_on_device(state, requests * ranks * kKVHeads * rows.view.row_stride, [&](int) {
+  const index_t bytes = requests * ranks * kKVHeads * rows.view.row_stride;
+  bench::time_replays(state, bytes, std::max(rows.sets, 4), [&](int i) {
     gpu.backend->attend({.q = q.heads(kQueryHeads),
-                         .kv = view,
+                         .kv = rows.set(view, i % rows.sets),
                          .batch = batch.get(),
                          .out = out.heads(kQueryHeads)},
                         gpu.stream);
@@ -77,7 +102,9 @@ void run_attend(benchmark::State& state, const Rows& rows, const KVView& view, i
 }
 
 void attend_all(benchmark::State& state) {
-  const Rows rows(state.range(0), state.range(1), 2 * kDim * 2);
+  const index_t row_bytes = 2 * kDim * 2;
+  const Rows rows(state.range(0), state.range(1), row_bytes,
+                  state.range(0) * state.range(1) * kKVHeads * row_bytes);
   run_attend(state, rows, rows.view, state.range(1), state.range(1));
 }
 
@@ -87,7 +114,8 @@ void attend_slots(benchmark::State& state) {
   const index_t requests = state.range(0);
   const index_t budget = state.range(1);
   const index_t length = 32'768;
-  const Rows rows(requests, 2 * budget, 2 * kDim * 2);
+  const index_t row_bytes = 2 * kDim * 2;
+  const Rows rows(requests, 2 * budget, row_bytes, requests * budget * kKVHeads * row_bytes);
   std::vector<std::int32_t> ids, slots;
   test::Random random(2);
   for (index_t entry = 0; entry < requests * kKVHeads; ++entry) {
@@ -117,16 +145,18 @@ void score(benchmark::State& state) {
   Gpu& gpu = Gpu::get();
   const index_t requests = state.range(0);
   const index_t length = state.range(1);
-  const Rows rows(requests, length, kDim * 2);
-  KVView keys = rows.view;
-  keys.v_offset = keys.v_dim = 0;
+  const index_t capacity = state.range(2);
+  const index_t bytes = requests * length * kKVHeads * (kDim * 2 + 4);
+  const Rows rows(requests, length, kDim * 2, bytes);
   const test::BatchData batch(*gpu.backend, decode_items(requests, length));
   const test::DeviceMatrix q = queries(requests);
   const test::DeviceMatrix log_sum(*gpu.backend, DType::f32, requests, kQueryHeads);
-  Buffer scores(gpu.backend->memories().device, requests * kKVHeads * length * 4);
+  Buffer scores(gpu.backend->memories().device, requests * kKVHeads * capacity * 4);
   const TensorView view = split_heads(
-      matrix_view(scores.data(), DType::f32, requests, kKVHeads * length), kKVHeads, length);
-  bench::time_on_device(state, requests * length * kKVHeads * kDim * 2, [&](int) {
+      matrix_view(scores.data(), DType::f32, requests, kKVHeads * capacity), kKVHeads, capacity);
+  bench::time_replays(state, bytes, std::max(rows.sets, 4), [&](int i) {
+    KVView keys = rows.set(rows.view, i % rows.sets);
+    keys.v_offset = keys.v_dim = 0;
     gpu.backend->score({.q = q.heads(kQueryHeads),
                         .keys = keys,
                         .batch = batch.get(),
@@ -151,25 +181,21 @@ BENCHMARK(attend_all)
     ->Name("attend_all/cuda/bf16")
     ->ArgNames({"requests", "tokens"})
     ->Args({1, 2048})
-    ->Args({1, 34'816})
+    ->ArgsProduct({{1, 4, 16, 64}, {4096, 34'816, 131'072}})
     ->Args({13, 34'816})
-    ->Args({26, 18'432})
-    ->Args({32, 2048})
     ->UseManualTime();
 BENCHMARK(attend_slots)
     ->Name("attend_slots/cuda/bf16")
     ->ArgNames({"requests", "budget"})
-    ->Args({1, 2048})
-    ->Args({8, 2048})
-    ->Args({32, 2048})
-    ->Args({64, 2048})
+    ->ArgsProduct({{1, 4, 16, 32, 64}, {2048}})
     ->UseManualTime();
 BENCHMARK(score)
     ->Name("score/cuda/bf16")
-    ->ArgNames({"requests", "tokens"})
-    ->Args({1, 34'816})
-    ->Args({1, 131'072})
-    ->Args({16, 34'816})
+    ->ArgNames({"requests", "tokens", "capacity"})
+    ->ArgsProduct({{1, 4, 16, 64}, {4096}, {4096}})
+    ->ArgsProduct({{1, 4, 16, 64}, {34'816}, {34'816}})
+    ->ArgsProduct({{1, 4, 16, 64}, {131'072}, {131'072}})
+    ->ArgsProduct({{1, 16}, {4096, 34'816}, {131'072}})
     ->UseManualTime();
 
 }  // namespace

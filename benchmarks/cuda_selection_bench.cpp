@@ -39,7 +39,7 @@ void top_k(benchmark::State& state) {
   const DeviceInts ids(*gpu.backend, Ints(size(rows * budget)));
   const DeviceInts counts(*gpu.backend, Ints(size(rows)));
   const DeviceInts saw_nan(*gpu.backend, {0});
-  bench::time_on_device(state, rows * length * 4, [&](int) {
+  bench::time_replays(state, rows * length * 4, 8, [&](int) {
     gpu.backend->top_k({.scores = scores.heads(1),
                         .batch = batch.get(),
                         .rule = {.budget = budget},
@@ -113,7 +113,7 @@ void update_slots(benchmark::State& state) {
   const index_t requests = state.range(0);
   const index_t budget = state.range(1);
   const index_t length = 32'768;
-  constexpr index_t kSteps = 16;
+  constexpr int kSteps = 16;
   Slots slots(requests, budget, 2 * budget, length);
   const test::BatchData batch(*gpu.backend, selecting(requests, length));
   std::vector<DeviceInts> ids;
@@ -122,7 +122,7 @@ void update_slots(benchmark::State& state) {
   }
   const DeviceInts counts(*gpu.backend,
                           Ints(size(slots.entries), static_cast<std::int32_t>(budget)));
-  bench::time_on_device(state, slots.entries * (budget + 2 * budget) * 8, [&](int i) {
+  bench::time_replays(state, slots.entries * (budget + 2 * budget) * 8, kSteps, [&](int i) {
     gpu.backend->update_slots({.batch = batch.get(),
                                .selection = {.ids = ids[size(i % kSteps)],
                                              .counts = counts,
@@ -138,13 +138,18 @@ BENCHMARK(top_k)
     ->Name("top_k/cuda/f32")
     ->ArgNames({"rows", "tokens", "budget"})
     ->Args({1, 34'816, 2048})
+    ->Args({64, 34'816, 2048})
     ->Args({1, 131'072, 2048})
+    ->Args({8, 131'072, 2048})
     ->Args({64, 131'072, 2048})
+    ->Args({256, 34'816, 2048})
+    ->Args({1, 131'072, 8192})
     ->UseManualTime();
 BENCHMARK(update_slots)
     ->Name("update_slots/cuda")
     ->ArgNames({"requests", "budget"})
     ->Args({1, 2048})
+    ->Args({8, 2048})
     ->Args({32, 2048})
     ->UseManualTime();
 

@@ -254,6 +254,8 @@ void launch_attend(const AttendArgs& a, const Launch& on) {
   if (has_many) launch_attend_many_rows(a, kFewRows, on);
   const auto is_few = [](const ScheduledItem& item) { return item.rows <= kFewRows; };
   if (has_many && std::none_of(a.batch->items.begin(), a.batch->items.end(), is_few)) return;
+  const index_t most_rows = has_many ? kFewRows : std::numeric_limits<index_t>::max();
+  if (has_few_rows_kernel(a)) return launch_attend_few_rows(a, most_rows, on);
   const index_t query_heads = a.q.shape[1];
   cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(on.stream, &capture));
@@ -270,7 +272,7 @@ void launch_attend(const AttendArgs& a, const Launch& on) {
            a.kv,
            view_of(*a.batch),
            0,
-           has_many ? kFewRows : std::numeric_limits<index_t>::max(),
+           most_rows,
            query_heads,
            query_heads / a.kv.kv_heads,
            a.scale != 0 ? a.scale : 1 / std::sqrt(static_cast<float>(a.kv.k_dim)),

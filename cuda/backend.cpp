@@ -187,7 +187,7 @@ class CudaBackend final : public Backend {
     StreamState& state() const noexcept { return state_; }
     Launch launch() const noexcept {
       return {state_.stream, state_.scratch, multiprocessors_,
-              reinterpret_cast<std::uint32_t*>(state_.arrived.data())};
+              reinterpret_cast<std::uint32_t*>(state_.zeros.data())};
     }
 
    private:

@@ -9,12 +9,15 @@
 // fails, Unsupported for a shape or type that the kernel lacks.
 namespace spectx::cu {
 
+/// Counters of a stream: who counts in them leaves zeros behind.
+inline constexpr index_t kZeroWords = index_t{1} << 20;
+
 /// What a launcher needs beside its arguments.
 struct Launch {
   cudaStream_t stream;
-  Scratch& scratch;        // of the stream
-  int multiprocessors;     // of the device
-  std::uint32_t* arrived;  // device, of the stream, 0 between kernels: blocks that are done
+  Scratch& scratch;      // of the stream
+  int multiprocessors;   // of the device
+  std::uint32_t* zeros;  // [kZeroWords] device, of the stream, 0 between launches
 };
 
 void launch_embed(const EmbedArgs& args, const Launch& on);

@@ -4,55 +4,16 @@
 // Moves kv_heads * first * k_dim * row bytes once for a group of up to 8 query heads and one lead,
 // and writes and reads leads * query_heads * first floats of products: memory bound.
 //
-// Sums are over blocks of kBlockTokens, added up by one warp in a fixed order: their bits depend on
-// the item alone.
+// Sums are over blocks of kScoreTokens, added up by one warp in a fixed order: their bits depend on
+// the item alone. The last block of an item and head to end does so.
 #include "device/dot_rows.cuh"
-#include "kernels.hpp"
-#include "kv_rows.cuh"
+#include "score.cuh"
 
 namespace spectx::cu {
 namespace {
 
-constexpr int kBlockThreads = 128;
-constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
-constexpr int kBlockTokens = 512;
+constexpr int kReduceThreads = 256;
 constexpr index_t kMostProductBytes = index_t{128} << 20;  // of a launch: it takes as many items
-
-struct Params {
-  Queries q;
-  KVView keys;
-  BatchView batch;
-  bool is_mean;
-  float scale;
-  Rows<float> log_sum;
-  Rows<float> scores;
-  index_t first_item, first_lead;  // of the launch
-  index_t query_heads, group;
-  float* products;  // [leads of the launch, query_heads, stride]
-  index_t stride;
-  float* sums;  // [leads of the launch, query_heads, blocks] of {largest, sum of exp}
-  index_t blocks;
-};
-
-/// What the kernels need of an item; no tokens: it does not select.
-struct Item {
-  index_t request, lead_begin, lead_end;
-  std::int32_t tokens;
-
-  __device__ Item(const Params& p, index_t item) {
-    request = p.batch.request[item];
-    lead_begin = p.batch.lead_begin[item];
-    lead_end = p.batch.lead_begin[item + 1];
-    tokens = p.batch.selects[item] == 0 ? 0 : static_cast<std::int32_t>(p.batch.first(item)) + 1;
-  }
-};
-
-__device__ inline float* products_of(const Params& p, index_t lead, index_t query_head) {
-  return p.products + ((lead - p.first_lead) * p.query_heads + query_head) * p.stride;
-}
-__device__ inline float* sum_of(const Params& p, index_t lead, index_t query_head, index_t block) {
-  return p.sums + 2 * (((lead - p.first_lead) * p.query_heads + query_head) * p.blocks + block);
-}
 
 /// {largest, sum of exp} of a block's products of one query; a warp takes it.
 __device__ inline void sum_block(const float* products, int begin, int count, float* to) {
@@ -75,29 +36,31 @@ __device__ inline void sum_block(const float* products, int begin, int count, fl
   to[1] = has_nan ? NAN : sum;
 }
 
-// One block kBlockTokens tokens of one KV head and item; kQueries queries at a time.
+// One block kScoreTokens tokens of one KV head and item at a time; kQueries queries at a time.
 template <class T, int kElements, int kQueries>
-__global__ void __launch_bounds__(kBlockThreads) multiply_kernel(const __grid_constant__ Params p) {
+__global__ void __launch_bounds__(kScoreThreads)
+    multiply_kernel(const __grid_constant__ ScoreParams p) {
   extern __shared__ float q[];  // [kQueries, k_dim]
-  __shared__ const std::byte* rows[kBlockTokens];
-  __shared__ float products[kQueries][kBlockTokens];
+  __shared__ const std::byte* rows[kScoreTokens];
+  __shared__ float products[kQueries][kScoreTokens];
   const index_t item_index = p.first_item + blockIdx.z;
-  const Item item(p, item_index);
+  const ScoreItem item(p, item_index);
   const index_t head = blockIdx.y;
+  if (blockIdx.x >= item.blocks()) return;
   const int k_dim = static_cast<int>(p.keys.k_dim);
   const KVRows keys(p.keys, item_index, item.request, head);
   const index_t queries = (item.lead_end - item.lead_begin) * p.group;
-  for (index_t block = blockIdx.x; block * kBlockTokens < item.tokens; block += gridDim.x) {
-    const std::int32_t begin = static_cast<std::int32_t>(block * kBlockTokens);
-    const int count = min(kBlockTokens, item.tokens - begin);
+  for (index_t block = blockIdx.x; block * kScoreTokens < item.tokens; block += gridDim.x) {
+    const std::int32_t begin = static_cast<std::int32_t>(block * kScoreTokens);
+    const int count = min(kScoreTokens, item.tokens - begin);
     __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlockThreads) {
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += kScoreThreads) {
       rows[i] = keys.address(begin + i);
     }
     for (index_t first = 0; first < queries; first += kQueries) {
       const int these = static_cast<int>(min(queries - first, index_t{kQueries}));
       __syncthreads();
-      for (int i = static_cast<int>(threadIdx.x); i < kQueries * k_dim; i += kBlockThreads) {
+      for (int i = static_cast<int>(threadIdx.x); i < kQueries * k_dim; i += kScoreThreads) {
         const index_t query = first + min(i / k_dim, these - 1);
         q[i] = p.q.get(item.lead_begin + query / p.group, head * p.group + query % p.group,
                        i % k_dim) *
@@ -106,49 +69,22 @@ __global__ void __launch_bounds__(kBlockThreads) multiply_kernel(const __grid_co
       __syncthreads();
       device::dot_rows<T, kElements, kQueries>(
           q, k_dim, k_dim, count, [&](int i) { return reinterpret_cast<const T*>(rows[i]); },
-          products[0], kBlockTokens);
+          products[0], kScoreTokens);
       __syncthreads();
       // Token 0 is no candidate, whatever its row holds.
       const int first_token = block == 0 ? 1 : 0;
-      for (int j = device::warp_index(); j < these; j += kBlockWarps) {
+      for (int j = device::warp_index(); j < these; j += kScoreWarps) {
         const index_t lead = item.lead_begin + (first + j) / p.group;
-        const index_t query_head = head * p.group + (first + j) % p.group;
-        float* const to = products_of(p, lead, query_head) + begin;
+        const index_t g = (first + j) % p.group;
+        float* const to = p.products_of(lead, head) + begin * p.group + g;
         for (int i = device::lane_index(); i < count; i += device::kWarpSize) {
-          to[i] = i < first_token ? -INFINITY : products[j][i];
+          to[i * p.group] = i < first_token ? -INFINITY : products[j][i];
         }
-        sum_block(products[j], first_token, count, sum_of(p, lead, query_head, block));
+        sum_block(products[j], first_token, count, p.sum_of(lead, head * p.group + g, block));
       }
     }
   }
-}
-
-// One warp a query head and lead: log_sum over the blocks.
-__global__ void __launch_bounds__(device::kWarpSize)
-    add_up_kernel(const __grid_constant__ Params p) {
-  const index_t lead = p.first_lead + blockIdx.y;
-  const index_t query_head = blockIdx.x;
-  const index_t item_index = p.batch.item[p.batch.lead_row[lead]];
-  const Item item(p, item_index);
-  if (item.tokens == 0) return;
-  const int blocks = (item.tokens + kBlockTokens - 1) / kBlockTokens;
-  const float* const sums = sum_of(p, lead, query_head, 0);
-  float largest = -INFINITY;
-  for (int b = device::lane_index(); b < blocks; b += device::kWarpSize) {
-    largest = fmaxf(largest, sums[2 * b]);
-  }
-  largest = device::group_max(largest);
-  double weight = 0;
-  for (int b = device::lane_index(); b < blocks; b += device::kWarpSize) {
-    if (sums[2 * b] == -INFINITY) continue;
-    weight += static_cast<double>(sums[2 * b + 1]) *
-              exp(static_cast<double>(sums[2 * b]) - static_cast<double>(largest));
-  }
-  for (int step = device::kWarpSize / 2; step > 0; step /= 2) {
-    weight += __shfl_xor_sync(device::kAllLanes, weight, step);
-  }
-  if (device::lane_index() != 0) return;
-  p.log_sum.row(lead)[query_head] = static_cast<float>(static_cast<double>(largest) + log(weight));
+  end_block(p, item, head);
 }
 
 /// max(to, value); NaN stays.
@@ -156,24 +92,41 @@ __device__ inline float raise(float to, float value) {
   return value > to || isnan(value) ? value : to;
 }
 
+/// Calls body(product, log_sum) for the group of a token.
+template <class Body>
+__device__ void for_group(const float* products, const float* log_sum, index_t group, Body body) {
+  if (group % 4 != 0) {
+    for (index_t g = 0; g < group; ++g) body(products[g], log_sum[g]);
+    return;
+  }
+  for (index_t g = 0; g < group; g += 4) {
+    const float4 these = *reinterpret_cast<const float4*>(products + g);
+    body(these.x, log_sum[g]);
+    body(these.y, log_sum[g + 1]);
+    body(these.z, log_sum[g + 2]);
+    body(these.w, log_sum[g + 3]);
+  }
+}
+
 // One block some tokens of one KV head and item; a thread takes a token.
-__global__ void __launch_bounds__(kBlockThreads) reduce_kernel(const __grid_constant__ Params p) {
+__global__ void __launch_bounds__(kReduceThreads)
+    reduce_kernel(const __grid_constant__ ScoreParams p) {
   const index_t item_index = p.first_item + blockIdx.z;
-  const Item item(p, item_index);
+  const ScoreItem item(p, item_index);
   const index_t head = blockIdx.y;
-  for (index_t n = index_t{blockIdx.x} * kBlockThreads + threadIdx.x; n < item.tokens;
-       n += index_t{gridDim.x} * kBlockThreads) {
+  for (index_t n = index_t{blockIdx.x} * kReduceThreads + threadIdx.x; n < item.tokens;
+       n += index_t{gridDim.x} * kReduceThreads) {
     float score = -INFINITY;
     for (index_t lead = item.lead_begin; lead < item.lead_end; ++lead) {
       const float* const log_sum = p.log_sum.row(lead) + head * p.group;
-      const float* const products = products_of(p, lead, head * p.group) + n;
+      const float* const products = p.products_of(lead, head) + n * p.group;
       float best = -INFINITY;
-      for (index_t g = 0; g < p.group; ++g) best = raise(best, products[g * p.stride] - log_sum[g]);
+      for_group(products, log_sum, p.group,
+                [&](float product, float sum) { best = raise(best, product - sum); });
       if (p.is_mean) {
         float total = 0;
-        for (index_t g = 0; g < p.group; ++g) {
-          total += expf(products[g * p.stride] - log_sum[g] - best);
-        }
+        for_group(products, log_sum, p.group,
+                  [&](float product, float sum) { total += expf(product - sum - best); });
         best += logf(total / static_cast<float>(p.group));
       }
       score = lead == item.lead_begin ? best : raise(score, best);
@@ -204,32 +157,33 @@ Portion next_portion(const Batch& batch, const Portion& before, index_t query_he
   return p;
 }
 
-void launch_portion(const ScoreArgs& a, Params& p, const Portion& portion, const Launch& on) {
+void launch_portion(const ScoreArgs& a, ScoreParams& p, const Portion& portion, const Launch& on) {
   p.first_item = portion.first_item;
   p.first_lead = portion.first_lead;
-  p.blocks = div_up(portion.tokens, kBlockTokens);
-  p.stride = p.blocks * kBlockTokens;
+  p.blocks = div_up(portion.tokens, kScoreTokens);
+  p.stride = p.blocks * kScoreTokens;
   const index_t queries = portion.leads * p.query_heads;
   p.products = reinterpret_cast<float*>(
       on.scratch.reserve(queries * (p.stride + 2 * p.blocks) * index_t{sizeof(float)}));
   p.sums = p.products + queries * p.stride;
-  constexpr index_t kMostBlocks = 4096;  // of a head: more tokens are looped over
   const auto heads = static_cast<unsigned>(a.keys.kv_heads);
   const auto items = static_cast<unsigned>(portion.items);
-  const dim3 grid(static_cast<unsigned>(std::min(p.blocks, kMostBlocks)), heads, items);
-  dispatch_device_dtype(a.keys.dtype, [&]<class T>() {
-    dispatch_row_shape<T>(has_wide_rows(a.keys), p.group, [&]<int kElements, int kQueries>() {
-      const auto bytes = static_cast<std::size_t>(kQueries * a.keys.k_dim) * sizeof(float);
-      multiply_kernel<T, kElements, kQueries><<<grid, kBlockThreads, bytes, on.stream>>>(p);
+  if (has_half_score_kernel(a)) {
+    launch_multiply_halves(a, p, portion.items, on);
+  } else {
+    constexpr index_t kBlocksPerMultiprocessor = 8;
+    const dim3 grid(score_blocks(p, portion.items, kBlocksPerMultiprocessor, on), heads, items);
+    dispatch_device_dtype(a.keys.dtype, [&]<class T>() {
+      dispatch_row_shape<T>(has_wide_rows(a.keys), p.group, [&]<int kElements, int kQueries>() {
+        const auto bytes = static_cast<std::size_t>(kQueries * a.keys.k_dim) * sizeof(float);
+        multiply_kernel<T, kElements, kQueries><<<grid, kScoreThreads, bytes, on.stream>>>(p);
+      });
     });
-  });
-  check(cudaGetLastError());
-  const dim3 sum_grid(static_cast<unsigned>(p.query_heads), static_cast<unsigned>(portion.leads));
-  add_up_kernel<<<sum_grid, device::kWarpSize, 0, on.stream>>>(p);
-  check(cudaGetLastError());
-  const index_t pieces = std::min(div_up(portion.tokens, kBlockThreads), kMostBlocks);
-  reduce_kernel<<<dim3(static_cast<unsigned>(pieces), heads, items), kBlockThreads, 0, on.stream>>>(
-      p);
+    check(cudaGetLastError());
+  }
+  constexpr index_t kReducersPerMultiprocessor = 8;
+  const dim3 grid(score_blocks(p, portion.items, kReducersPerMultiprocessor, on), heads, items);
+  reduce_kernel<<<grid, kReduceThreads, 0, on.stream>>>(p);
   check(cudaGetLastError());
 }
 
@@ -244,21 +198,22 @@ void launch_score(const ScoreArgs& a, const Launch& on) {
   // A captured step is replayed while lengths grow.
   const index_t captured_tokens = capture == cudaStreamCaptureStatusNone ? 0 : a.scores.shape[2];
   const index_t query_heads = a.q.shape[1];
-  Params p{Queries(a.q),
-           a.keys,
-           view_of(batch),
-           a.reduce == GroupReduce::mean,
-           a.scale,
-           rows_of<float>(a.log_sum),
-           rows_of<float>(a.scores),
-           0,
-           0,
-           query_heads,
-           query_heads / a.keys.kv_heads,
-           nullptr,
-           0,
-           nullptr,
-           0};
+  ScoreParams p{Queries(a.q),
+                a.keys,
+                view_of(batch),
+                a.reduce == GroupReduce::mean,
+                a.scale,
+                rows_of<float>(a.log_sum),
+                rows_of<float>(a.scores),
+                0,
+                0,
+                query_heads,
+                query_heads / a.keys.kv_heads,
+                nullptr,
+                0,
+                nullptr,
+                0,
+                on.zeros};
   Portion portion = next_portion(batch, {}, query_heads, captured_tokens);
   for (; portion.items > 0; portion = next_portion(batch, portion, query_heads, captured_tokens)) {
     if (portion.leads > 0) launch_portion(a, p, portion, on);

@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "kernels.hpp"
+
 namespace spectx::cu {
 
 bool CopyStage::copy(void* to, const void* from, index_t bytes, cudaStream_t stream) {
@@ -30,8 +32,8 @@ bool CopyStage::copy(void* to, const void* from, index_t bytes, cudaStream_t str
 }
 
 StreamState::StreamState(MemoryResource& device, cudaStream_t on)
-    : stream(on), scratch(device, on), arrived(device, 256) {
-  check(cudaMemsetAsync(arrived.data(), 0, static_cast<std::size_t>(arrived.bytes()), on));
+    : stream(on), scratch(device, on), zeros(device, kZeroWords * index_t{sizeof(std::uint32_t)}) {
+  check(cudaMemsetAsync(zeros.data(), 0, static_cast<std::size_t>(zeros.bytes()), on));
 }
 
 StreamState& StreamPool::of(cudaStream_t stream) {

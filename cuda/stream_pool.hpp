@@ -41,7 +41,7 @@ struct StreamState {
 
   cudaStream_t stream;
   Scratch scratch;
-  Buffer arrived;                    // one counter, 0 between kernels
+  Buffer zeros;                      // [kZeroWords], 0 between launches
   std::unique_ptr<CopyStage> stage;  // made at the first copy that needs it
 };
 

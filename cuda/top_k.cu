@@ -1,219 +1,182 @@
 // SPDX-License-Identifier: Apache-2.0
 // ids = the sinks, the k largest of the middle, the window, ascending; ties to the lower id, NaN
 // below every number.
-// Reads the scores of an item and head six times, from the cache but for the first: four passes of
-// a radix select, one that counts, one that writes.
-#include "device/block.cuh"
-#include "kernels.hpp"
-#include "views.cuh"
+// Reads the scores of an item and head twice, the second time from the cache where they fit:
+// latency bound for few rows. The first kernel counts their leading digits; the second keeps those
+// that reach the digit of the k-th, and the last of its blocks to end finds the k-th among them.
+#include "top_k_candidates.cuh"
 
 namespace spectx::cu {
 namespace {
 
-constexpr int kBlockThreads = 1024;  // one block a row of scores: as many loads in flight as can be
-constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
-constexpr int kDigitBits = 8;
-constexpr int kDigits = 1 << kDigitBits;
-constexpr int kUnroll = 4;
+using namespace top_k;
 
-struct Params {
-  Rows<const float> scores;
-  BatchView batch;
-  std::int32_t budget, sinks, window;
-  const std::int32_t *budgets, *head_of_kv_head;  // budgets may be null
-  std::int32_t *ids, *counts;
-  index_t max_budget, kv_heads;
-  std::int32_t* saw_nan;
-};
+constexpr index_t kMostListBytes = index_t{128} << 20;  // of a launch: it takes as many rows
 
-/// Bits that order like the scores: -0 equals 0, and NaN, the lowest, is 0.
-__device__ inline std::uint32_t order_of(float score) {
-  constexpr std::uint32_t kSign = 0x80000000U;
-  constexpr std::uint32_t kInfinity = 0x7f800000U;
-  const std::uint32_t bits = __float_as_uint(score);
-  if ((bits & ~kSign) > kInfinity) return 0;
-  if ((bits & ~kSign) == 0) return kSign;
-  return (bits & kSign) != 0 ? ~bits : bits | kSign;
-}
-
-/// A histogram of digits with one column a lane: no two lanes of a warp meet in a bank.
-struct Histogram {
-  std::uint32_t count[kDigits][device::kWarpSize];
-
-  __device__ void clear() {
-    for (int i = static_cast<int>(threadIdx.x); i < kDigits * device::kWarpSize;
-         i += kBlockThreads) {
-      count[0][i] = 0;
-    }
-  }
-  __device__ void add(std::uint32_t digit) { atomicAdd(&count[digit][device::lane_index()], 1U); }
-};
-
-struct Shared {
-  Histogram histogram;
-  std::uint32_t scan[device::kMostWarps];
-  std::uint32_t digit, wanted;
-  std::uint32_t above[kBlockWarps], ties[kBlockWarps];
-  int has_nan;
-};
-
-/// The digit that holds the `wanted`-th largest, and how many of it are wanted: into `shared`.
-__device__ void find_digit(Shared& shared, std::uint32_t wanted) {
-  // Thread t adds up digit kDigits - 1 - t, so that the scan runs from the largest.
-  const int thread = static_cast<int>(threadIdx.x);
-  std::uint32_t mine = 0;
-  if (thread < kDigits) {
-    const std::uint32_t* const columns = shared.histogram.count[kDigits - 1 - thread];
-    for (int i = 0; i < device::kWarpSize; ++i) {
-      mine += columns[(i + thread) % device::kWarpSize];  // each lane in its own bank
-    }
-  }
-  std::uint32_t total = 0;
-  const std::uint32_t before = device::block_exclusive_sum(mine, shared.scan, total);
-  if (thread < kDigits && before < wanted && wanted <= before + mine) {
-    shared.digit = static_cast<std::uint32_t>(kDigits - 1 - thread);
-    shared.wanted = wanted - before;
-  }
+// One block a chunk: adds up the leading digits of its scores.
+__global__ void __launch_bounds__(kBlockThreads) count_kernel(const __grid_constant__ Params p) {
+  __shared__ std::uint32_t histogram[kDigits];
+  const Row row(p);
+  if (row.is_done() || !row.has_choice()) return;
+  const Chunk chunk(row, blockIdx.x);
+  for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kBlockThreads) histogram[i] = 0;
   __syncthreads();
-}
-
-/// The order of the `wanted`-th largest score, wanted in [1, count]; `ties`: how many equal to it
-/// belong to the largest. Notes NaN in shared.has_nan.
-__device__ std::uint32_t select(Shared& shared, const float* scores, index_t count,
-                                std::uint32_t wanted, std::uint32_t& ties) {
-  std::uint32_t prefix = 0;
-  std::uint32_t mask = 0;
   bool has_nan = false;
-  for (int shift = 32 - kDigitBits; shift >= 0; shift -= kDigitBits) {
-    shared.histogram.clear();
-    __syncthreads();
-    for (index_t base = threadIdx.x; base < count; base += kUnroll * kBlockThreads) {
-      std::uint32_t order[kUnroll];
+  for (std::uint32_t tile = 0; tile < chunk.count; tile += kTileScores) {
+    std::uint32_t order[kThreadScores];
+    const unsigned there = load_orders<false>(chunk, tile, order);
 #pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        const index_t i = base + u * kBlockThreads;
-        order[u] = i < count ? order_of(scores[i]) : 0;
-      }
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (base + u * kBlockThreads >= count) break;
-        has_nan = has_nan || order[u] == 0;
-        if ((order[u] & mask) == prefix) {
-          shared.histogram.add((order[u] >> shift) & (kDigits - 1));
-        }
-      }
+    for (int i = 0; i < kThreadScores; ++i) {
+      if ((there >> i & 1U) == 0) continue;
+      has_nan = has_nan || order[i] == 0;
+      atomicAdd(&histogram[order[i] >> kTopShift], 1U);
     }
-    __syncthreads();
-    find_digit(shared, wanted);
-    prefix |= shared.digit << shift;
-    mask |= static_cast<std::uint32_t>(kDigits - 1) << shift;
-    wanted = shared.wanted;
   }
-  if (has_nan) shared.has_nan = 1;
-  ties = wanted;
-  return prefix;
+  has_nan = __syncthreads_or(has_nan) != 0;
+  std::uint32_t* const sums = p.zeros + blockIdx.y * kRowWords;
+  for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kBlockThreads) {
+    if (histogram[i] != 0) atomicAdd(&sums[i], histogram[i]);
+  }
+  if (has_nan && threadIdx.x == 0 && p.saw_nan != nullptr) *p.saw_nan = 1;
 }
 
-/// Writes the ids of scores above `lowest`, and of the first `ties` equal to it, in order. A warp
-/// takes a stretch: it counts, then it knows where it writes.
-__device__ void write_ids(Shared& shared, const float* scores, index_t count, std::uint32_t lowest,
-                          std::uint32_t ties, std::int32_t first_id, std::int32_t* to) {
-  const int warp = device::warp_index();
-  const index_t stretch = div_up(div_up(count, kBlockWarps), device::kWarpSize) * device::kWarpSize;
-  const index_t begin = min(warp * stretch, count);
-  const index_t end = min(begin + stretch, count);
-  std::uint32_t above = 0;
-  std::uint32_t equal = 0;
-  for (index_t i = begin + device::lane_index(); i < end; i += device::kWarpSize) {
-    const std::uint32_t order = order_of(scores[i]);
-    above += order > lowest ? 1 : 0;
-    equal += order == lowest ? 1 : 0;
+/// Lists the chunk's scores whose leading digit is at least `digit`, ascending by id. Returns how
+/// many.
+__device__ std::uint32_t filter(Shared& shared, const Chunk& chunk, std::uint32_t digit,
+                                Candidate* list) {
+  std::uint32_t size = 0;
+  for (std::uint32_t tile = 0; tile < chunk.count; tile += kTileScores) {
+    std::uint32_t order[kThreadScores];
+    unsigned kept = load_orders<true>(chunk, tile, order);
+#pragma unroll
+    for (int i = 0; i < kThreadScores; ++i) {
+      if (order[i] >> kTopShift < digit) kept &= ~(1U << i);
+    }
+    std::uint32_t total = 0;
+    std::uint32_t to = size + device::block_exclusive_sum(static_cast<std::uint32_t>(__popc(kept)),
+                                                          shared.scan, total);
+    const std::int32_t id = chunk.first_id + static_cast<std::int32_t>(tile) +
+                            static_cast<std::int32_t>(threadIdx.x) * kThreadScores;
+#pragma unroll
+    for (int i = 0; i < kThreadScores; ++i) {
+      if ((kept >> i & 1U) != 0) list[to++] = {order[i], id + i};
+    }
+    size += total;
   }
-  above = __reduce_add_sync(device::kAllLanes, above);
-  equal = __reduce_add_sync(device::kAllLanes, equal);
-  if (device::lane_index() == 0) {
-    shared.above[warp] = above;
-    shared.ties[warp] = equal;
+  return size;
+}
+
+/// The last block of a row: its k-th and what is above it.
+__device__ void finish(const Params& p, const Row& row, std::uint32_t chunk_size,
+                       std::uint32_t digit, std::uint32_t wanted, Candidate* cache,
+                       Shared& shared) {
+  if (device::warp_index() == 0) {
+    const unsigned lane = threadIdx.x;
+    const std::uint32_t size =
+        lane < gridDim.x ? __ldcg(p.list_sizes + blockIdx.y * kMostChunks + lane) : 0;
+    std::uint32_t sum = size;
+#pragma unroll
+    for (int step = 1; step < device::kWarpSize; step *= 2) {
+      const std::uint32_t before = __shfl_up_sync(device::kAllLanes, sum, step);
+      if (lane >= static_cast<unsigned>(step)) sum += before;
+    }
+    shared.first[lane] = sum - size;
+    if (lane == kMostChunks - 1) shared.first[kMostChunks] = sum;
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kBlockThreads) {
+    p.zeros[blockIdx.y * kRowWords + i] = 0;
   }
   __syncthreads();
-  above = equal = 0;
-  for (int w = 0; w < warp; ++w) {
-    above += shared.above[w];
-    equal += shared.ties[w];
+  const Candidates all{p.lists + blockIdx.y * p.list_stride, chunk_size, shared.first, cache,
+                       shared.first[kMostChunks]};
+  for (std::uint32_t i = threadIdx.x; i < min(all.count, kCached); i += kBlockThreads) {
+    cache[i] = all.read(i);
   }
-  for (index_t base = begin; base < end; base += device::kWarpSize) {
-    const index_t i = base + device::lane_index();
-    const std::uint32_t order = i < end ? order_of(scores[i]) : 0;
-    const bool is_above = i < end && order > lowest;
-    const bool is_equal = i < end && order == lowest;
-    int all_above = 0;
-    int all_equal = 0;
-    const std::uint32_t my_above =
-        above + static_cast<std::uint32_t>(device::rank_in_warp(is_above, all_above));
-    const std::uint32_t my_equal =
-        equal + static_cast<std::uint32_t>(device::rank_in_warp(is_equal, all_equal));
-    if (is_above || (is_equal && my_equal < ties)) {
-      to[my_above + min(my_equal, ties)] = first_id + static_cast<std::int32_t>(i);
-    }
-    above += static_cast<std::uint32_t>(all_above);
-    equal += static_cast<std::uint32_t>(all_equal);
-  }
+  const std::uint32_t lowest = find_lowest(shared, all, digit, wanted);
+  write_ids(shared, all, lowest, wanted, p.ids + row.index * p.max_budget + p.sinks);
 }
 
-// One block an item and KV head of the target.
-__global__ void __launch_bounds__(kBlockThreads) top_k_kernel(const __grid_constant__ Params p) {
+// One block a chunk.
+__global__ void __launch_bounds__(kBlockThreads) select_kernel(const __grid_constant__ Params p) {
+  extern __shared__ __align__(16) std::byte memory[];  // Candidate [kCached]
   __shared__ Shared shared;
-  const index_t item = blockIdx.x / p.kv_heads;
-  const std::int32_t budget = p.budgets == nullptr ? p.budget : p.budgets[item];
-  if (budget == 0) return;
-  const std::int32_t length = p.batch.length[item];
-  std::int32_t* const ids = p.ids + blockIdx.x * p.max_budget;
+  const Row row(p);
+  if (row.is_done()) return;
+  std::int32_t* const ids = p.ids + row.index * p.max_budget;
   const std::int32_t thread = static_cast<std::int32_t>(threadIdx.x);
-  if (p.batch.selects[item] == 0) {
-    if (thread == 0) p.counts[blockIdx.x] = kAllTokens;
-    return;
+  if (blockIdx.x == 0) {
+    if (thread == 0) p.counts[row.index] = row.selects ? min(row.length, row.budget) : kAllTokens;
+    const bool takes_all = row.selects && !row.has_choice();
+    const std::int32_t leading = takes_all ? row.length : (row.has_choice() ? p.sinks : 0);
+    for (std::int32_t i = thread; i < leading; i += kBlockThreads) ids[i] = i;
+    for (std::int32_t i = thread; row.has_choice() && i < p.window; i += kBlockThreads) {
+      ids[row.budget - p.window + i] = row.end + i;
+    }
   }
-  if (thread == 0) p.counts[blockIdx.x] = min(length, budget);
-  if (length <= budget) {
-    for (std::int32_t i = thread; i < length; i += kBlockThreads) ids[i] = i;
-    return;
+  if (!row.has_choice()) return;
+  const Chunk chunk(row, blockIdx.x);
+  std::uint32_t* const sums = p.zeros + blockIdx.y * kRowWords;
+  std::uint32_t wanted = row.wanted(p);
+  const std::uint32_t digit = find_digit<kDigits>(shared, sums, wanted);
+  Candidate* const list = p.lists + blockIdx.y * p.list_stride;
+  const std::uint32_t size = filter(shared, chunk, digit, list + chunk.offset);
+  if (thread == 0) p.list_sizes[blockIdx.y * kMostChunks + blockIdx.x] = size;
+  __syncthreads();
+  if (thread == 0) {
+    __threadfence();
+    shared.is_last = atomicInc(&sums[kDigits], gridDim.x - 1) == gridDim.x - 1 ? 1 : 0;
+    __threadfence();
   }
-  const std::int32_t end = length - p.window;
-  for (std::int32_t i = thread; i < p.sinks; i += kBlockThreads) ids[i] = i;
-  for (std::int32_t i = thread; i < p.window; i += kBlockThreads) {
-    ids[budget - p.window + i] = end + i;
-  }
-  const index_t head = serving_head(p.head_of_kv_head, blockIdx.x % p.kv_heads);
-  const float* const scores = p.scores.row(item, head) + p.sinks;
-  if (thread == 0) shared.has_nan = 0;
-  std::uint32_t ties = 0;
-  const std::uint32_t lowest =
-      select(shared, scores, end - p.sinks,
-             static_cast<std::uint32_t>(budget - p.sinks - p.window), ties);
-  write_ids(shared, scores, end - p.sinks, lowest, ties, p.sinks, ids + p.sinks);
-  if (thread == 0 && shared.has_nan != 0 && p.saw_nan != nullptr) *p.saw_nan = 1;
+  __syncthreads();
+  if (shared.is_last == 0) return;
+  finish(p, row, chunk.size, digit, wanted, reinterpret_cast<Candidate*>(memory), shared);
 }
 
 }  // namespace
 
 void launch_top_k(const TopKArgs& a, const Launch& on) {
   const index_t kv_heads = num_kv_heads(a.head_of_kv_head, a.scores.shape[1]);
-  const index_t blocks = static_cast<index_t>(a.batch->items.size()) * kv_heads;
-  if (blocks == 0) return;
-  const Params p{rows_of<const float>(a.scores),
-                 view_of(*a.batch),
-                 static_cast<std::int32_t>(a.rule.budget),
-                 static_cast<std::int32_t>(a.rule.sinks),
-                 static_cast<std::int32_t>(a.rule.recent_window),
-                 index_of(a.budgets),
-                 index_of(a.head_of_kv_head),
-                 a.out.ids.data,
-                 a.out.counts.data,
-                 a.out.max_budget,
-                 kv_heads,
-                 a.saw_nan};
-  top_k_kernel<<<grid_of(blocks), kBlockThreads, 0, on.stream>>>(p);
-  check(cudaGetLastError());
+  const index_t rows = static_cast<index_t>(a.batch->items.size()) * kv_heads;
+  if (rows == 0) return;
+  // Nothing here depends on a length, so that a captured launch serves every one.
+  const index_t most_scores = a.scores.shape[2];
+  const index_t list_stride = most_scores + kVecScores + kMostChunks * kThreadScores;
+  const index_t row_bytes = list_stride * index_t{sizeof(Candidate)} + kMostChunks * index_t{4};
+  const index_t fitting =
+      std::clamp(kMostListBytes / row_bytes, index_t{1}, kZeroWords / kRowWords);
+  const index_t portion = div_up(rows, div_up(rows, fitting));
+  constexpr index_t kBlocksPerMultiprocessor = 2;
+  const index_t useful = std::min<index_t>(div_up(most_scores, kTileScores), kMostChunks);
+  const index_t room = div_up(on.multiprocessors * kBlocksPerMultiprocessor, portion);
+  const auto chunks = static_cast<unsigned>(std::clamp<index_t>(useful, 1, room));
+  auto* const lists = reinterpret_cast<Candidate*>(on.scratch.reserve(portion * row_bytes));
+  Params p{rows_of<const float>(a.scores),
+           view_of(*a.batch),
+           static_cast<std::int32_t>(a.rule.budget),
+           static_cast<std::int32_t>(a.rule.sinks),
+           static_cast<std::int32_t>(a.rule.recent_window),
+           index_of(a.budgets),
+           index_of(a.head_of_kv_head),
+           a.out.ids.data,
+           a.out.counts.data,
+           a.out.max_budget,
+           kv_heads,
+           a.saw_nan,
+           0,
+           on.zeros,
+           lists,
+           reinterpret_cast<std::uint32_t*>(lists + portion * list_stride),
+           list_stride};
+  constexpr int kCacheBytes = kCached * static_cast<int>(sizeof(Candidate));
+  check(cudaFuncSetAttribute(select_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             kCacheBytes));
+  for (; p.first_row < rows; p.first_row += portion) {
+    const dim3 grid(chunks, static_cast<unsigned>(std::min(portion, rows - p.first_row)));
+    count_kernel<<<grid, kBlockThreads, 0, on.stream>>>(p);
+    check(cudaGetLastError());
+    select_kernel<<<grid, kBlockThreads, kCacheBytes, on.stream>>>(p);
+    check(cudaGetLastError());
+  }
 }
 
 }  // namespace spectx::cu

@@ -70,8 +70,30 @@ __device__ inline void start_copy(void* shared, const void* global) {
   const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
 }
+/// The same, or 16 zeros.
+__device__ inline void start_copy_or_zeros(void* shared, const void* global, bool is_copy) {
+  const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global),
+               "r"(is_copy ? 16 : 0)
+               : "memory");
+}
+/// Ends a group: the copies that this thread has started since the group before.
+__device__ inline void end_copy_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Waits for all groups but the last kGroups.
+template <int kGroups>
+__device__ void wait_copy_groups() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
 /// Waits for every copy that this thread has started.
 __device__ inline void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+/// The transposed 8 x 8 matrix of 2-byte elements of which a lane holds the elements
+/// 2 * (lane % 4) and the next of row lane / 4.
+__device__ inline std::uint32_t transpose(std::uint32_t part) {
+  std::uint32_t transposed;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(part));
+  return transposed;
+}
 
 /// 2^x.
 __device__ inline float exp2_fast(float x) {

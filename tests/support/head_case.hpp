@@ -14,7 +14,7 @@ class HeadCase {
   static constexpr float kScale = 0.125F;
 
   HeadCase(Backend& backend, HeadsShape heads, DType dtype, index_t requests, index_t tokens,
-           const std::vector<ScheduledItem>& items)
+           const std::vector<ScheduledItem>& items, DType activations = DType::f32)
       : backend_(backend),
         heads_(heads),
         tokens_(tokens),
@@ -25,9 +25,9 @@ class HeadCase {
                          .rows = tokens,
                          .dtype = dtype}),
         batch_(backend, items),
-        queries_(Random(1).normal(batch_.num_leads() * heads.query_heads * heads.k_dim)),
-        q_(backend, DType::f32, batch_.num_leads(), heads.query_heads * heads.k_dim, queries_,
-           Padding{3, 1}),
+        q_(backend, activations, batch_.num_leads(), heads.query_heads * heads.k_dim,
+           Random(1).normal(batch_.num_leads() * heads.query_heads * heads.k_dim), Padding{3, 1}),
+        queries_(q_.rounded()),
         log_sum_(backend, DType::f32, batch_.num_leads(), heads.query_heads, Padding{2, 1}),
         scores_(backend, DType::f32, static_cast<index_t>(items.size()), heads.kv_heads * tokens) {
     Random random(2);
@@ -120,8 +120,9 @@ class HeadCase {
   index_t tokens_;
   KVPages pages_;
   BatchData batch_;
+  DeviceMatrix q_;
   std::vector<float> queries_;
-  DeviceMatrix q_, log_sum_, scores_;
+  DeviceMatrix log_sum_, scores_;
 };
 
 }  // namespace spectx::test
