@@ -171,3 +171,25 @@ build() {
   cmake --build --preset "$preset" --parallel "$(num_jobs)" ${1:+--target "$@"} >&2 ||
     die "the build failed; the lines above say why"
 }
+
+# The texts that heads are trained and measured on. Tests use sqlite3-doc and debian-policy: neither
+# may be among them.
+corpus_packages=(linux-doc-6.1 python3.11-doc debian-handbook)  # of Debian 12
+
+# get_pages FOLDER: their pages in FOLDER/corpus/{train,validation,held-out}, downloaded if need be.
+get_pages() {
+  local package folders=()
+  if [ -d "$1/corpus/held-out" ]; then return; fi
+  command -v apt-get >/dev/null || die "no apt-get here: run this where Debian's packages are"
+  mkdir -p -- "$1/packages" || die "cannot make the folder $1"
+  say "getting ${corpus_packages[*]} (85 MB)"
+  (cd -- "$1/packages" && apt-get -qq download "${corpus_packages[@]}") ||
+    die "apt-get could not download ${corpus_packages[*]}"
+  for package in "${corpus_packages[@]}"; do
+    folders+=("$1/unpacked/$package")
+    dpkg-deb -x "$1/packages/$package"_*.deb "$1/unpacked/$package"
+  done
+  "${python:-python3}" scripts/make_corpus.py "${folders[@]}" --out "$1/corpus.part" >&2
+  rm -rf -- "$1/unpacked"
+  mv -- "$1/corpus.part" "$1/corpus"
+}

@@ -21,6 +21,12 @@ struct TextFigures {
   double coverage = 1;               // the head's own mass on the selection; of others NaN
   bool is_right = true;              // the text's token was the likeliest at every position
   std::vector<double> miss_rates;    // per buffer; empty where every layer has its own set
+
+  double recall() const {
+    double sum = 0;
+    for (const double r : layer_recall) sum += r;
+    return sum / static_cast<double>(layer_recall.size());
+  }
 };
 
 /// The same on all texts.
@@ -55,10 +61,7 @@ struct Row {
     return layers;
   }
   double recall() const {
-    double sum = 0;
-    const std::vector<double> layers = layer_recall();
-    for (const double r : layers) sum += r;
-    return sum / static_cast<double>(layers.size());
+    return mean([](const TextFigures& t) { return t.recall(); });
   }
   double worst_layer_recall() const {
     double worst = 1;

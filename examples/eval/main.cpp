@@ -26,7 +26,8 @@ class Program {
  private:
   void load();
   std::unique_ptr<Runner> make_runner(index_t length);
-  LengthFigures evaluate(index_t length);
+  void evaluate(index_t length);
+  void write_files();
   const Options& options() const { return report_.options; }
 
   Report report_;
@@ -96,7 +97,8 @@ std::unique_ptr<Runner> Program::make_runner(index_t length) {
                    .device_bytes = memory});
 }
 
-LengthFigures Program::evaluate(index_t length) {
+/// The files are written anew after every text: a run that is interrupted leaves what it has.
+void Program::evaluate(index_t length) {
   const Options& o = options();
   const auto runner = make_runner(length);
   Evaluation evaluation(
@@ -114,26 +116,31 @@ LengthFigures Program::evaluate(index_t length) {
   const auto texts = long_texts(texts_, length + 1, o.max_texts);
   support::Progress progress(std::to_string(length) + " tokens", "tokens",
                              static_cast<index_t>(texts.size()) * evaluation.tokens_of_text());
+  report_.lengths.emplace_back();
   index_t done = 0;
   const auto advance = [&](index_t tokens) { progress.update(done += tokens); };
   for (const Text* text : texts) {
     const auto tokens = std::span(text->tokens).first(static_cast<std::size_t>(length + 1));
     evaluation.add_text(text->name, tokens, advance);
     if (o.needles > 0) evaluation.add_needles(tokens, tokenizer_, advance);
+    report_.lengths.back() = evaluation.figures();
+    write_files();
   }
-  return evaluation.figures();
+}
+
+void Program::write_files() {
+  if (json_file_) json_file_->replace([&](std::ostream& out) { write_json(report_, out); });
+  if (plots_file_) plots_file_->replace([&](std::ostream& out) { write_plots(report_, out); });
+  if (csv_file_) csv_file_->replace([&](std::ostream& out) { write_csv(report_, out); });
 }
 
 void Program::run() {
   load();
   for (const index_t length : options().lengths) {
-    report_.lengths.push_back(evaluate(length));
+    evaluate(length);
     std::fputs(table(report_.lengths.back(), options()).c_str(), stdout);
     if (std::fflush(stdout) != 0) throw FileError("standard output cannot be written");
   }
-  if (json_file_) json_file_->replace([&](std::ostream& out) { write_json(report_, out); });
-  if (plots_file_) plots_file_->replace([&](std::ostream& out) { write_plots(report_, out); });
-  if (csv_file_) csv_file_->replace([&](std::ostream& out) { write_csv(report_, out); });
 }
 
 int run_command(int argc, const char* const* argv) {

@@ -48,7 +48,10 @@ Json row_json(const Row& row, double full_loss) {
     json["miss_rate"].push_back(row.mean([b](const TextFigures& t) { return t.miss_rates[b]; }));
   }
   if (!row.needles.empty()) json["needles_found_at_depth"] = row.needles;
-  for (const TextFigures& t : row.texts) json["loss_increase_of_text"].push_back(t.loss_increase);
+  for (const TextFigures& t : row.texts) {
+    json["recall_of_text"].push_back(t.recall());
+    json["loss_increase_of_text"].push_back(t.loss_increase);
+  }
   return json;
 }
 
