@@ -181,7 +181,7 @@ get_pages() {
   local package folders=()
   if [ -d "$1/corpus/held-out" ]; then return; fi
   command -v apt-get >/dev/null || die "no apt-get here: run this where Debian's packages are"
-  mkdir -p -- "$1/packages" || die "cannot make the folder $1"
+  mkdir -p -- "$1/packages" "$1/unpacked" || die "cannot make the folder $1"
   say "getting ${corpus_packages[*]} (85 MB)"
   (cd -- "$1/packages" && apt-get -qq download "${corpus_packages[@]}") ||
     die "apt-get could not download ${corpus_packages[*]}"
