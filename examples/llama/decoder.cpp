@@ -139,11 +139,15 @@ TensorView LlamaDecoder::last_logits(const Batch& batch, StreamView stream) {
   return project_logits(items, stream);
 }
 
-void LlamaDecoder::next_tokens(TensorView logits, std::int32_t* host_out, StreamView stream) {
-  const index_t count = logits.shape[0];
-  const Array<std::int32_t> tokens{buffers_.tokens.as<std::int32_t>(), count};
+Array<const std::int32_t> LlamaDecoder::likeliest(TensorView logits, StreamView stream) {
+  const Array<std::int32_t> tokens{buffers_.tokens.as<std::int32_t>(), logits.shape[0]};
   backend_.argmax({.logits = logits, .out = tokens}, stream);
-  backend_.copy(host_out, tokens.data, count * 4, stream);
+  return {tokens.data, tokens.size};
+}
+
+void LlamaDecoder::next_tokens(TensorView logits, std::int32_t* host_out, StreamView stream) {
+  const Array<const std::int32_t> tokens = likeliest(logits, stream);
+  backend_.copy(host_out, tokens.data, tokens.size * 4, stream);
 }
 
 }  // namespace spectx::llama

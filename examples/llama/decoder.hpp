@@ -48,7 +48,9 @@ class LlamaDecoder {
   TensorView last_logits(const Batch& batch, StreamView stream);
   /// [count, vocabulary] of the batch's rows from `first` on. Throws InvalidArgument likewise.
   TensorView logits(index_t first, index_t count, StreamView stream);
-  /// The likeliest token of each row of `logits`, copied to host memory; async.
+  /// The likeliest token of each row of `logits`, in device memory.
+  Array<const std::int32_t> likeliest(TensorView logits, StreamView stream);
+  /// The same, copied to host memory; async.
   void next_tokens(TensorView logits, std::int32_t* host_out, StreamView stream);
 
   const LlamaWeights& weights() const noexcept { return weights_; }

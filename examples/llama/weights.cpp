@@ -6,6 +6,7 @@
 #include <string>
 
 #include "llama/carve.hpp"
+#include "llama/random_values.hpp"
 
 namespace spectx::llama {
 namespace {
@@ -80,6 +81,38 @@ class Loader {
   index_t num_seen_ = 0;
 };
 
+/// Fills tensors with the values of a seed; without a backend it does nothing.
+class RandomLoader {
+ public:
+  RandomLoader(Backend* backend, DType dtype, std::uint64_t seed, StreamView stream)
+      : backend_(backend), stream_(stream) {
+    if (backend == nullptr) return;
+    constexpr index_t kValues = index_t{1} << 22;
+    block_ = Buffer(backend->memories().device, kValues * dtype_bytes(dtype));
+    fill_random(*backend, matrix_view(block_.data(), dtype, 1, kValues), seed, stream);
+  }
+
+  void vector(const std::string&, TensorView to) {
+    if (backend_ == nullptr) return;
+    const std::vector<float> ones(static_cast<std::size_t>(to.size()), 1.0F);
+    backend_->copy(to.data, ones.data(), to.size() * 4, stream_);
+  }
+  void matrix(const std::string&, TensorView to) {
+    if (backend_ == nullptr) return;
+    auto* const begin = static_cast<std::byte*>(to.data);
+    const index_t bytes = to.size() * dtype_bytes(to.dtype);
+    for (index_t at = 0; at < bytes; at += block_.bytes()) {
+      backend_->copy(begin + at, block_.data(), std::min(block_.bytes(), bytes - at), stream_);
+    }
+  }
+  void rotary_matrix(const std::string& name, TensorView to, index_t) { matrix(name, to); }
+
+ private:
+  Backend* backend_;
+  StreamView stream_;
+  Buffer block_;
+};
+
 /// Rows of a tensor that may have no memory yet.
 TensorView part(TensorView m, index_t begin, index_t count) {
   if (m) return rows(m, begin, count);
@@ -87,7 +120,8 @@ TensorView part(TensorView m, index_t begin, index_t count) {
   return m;
 }
 
-void load_layer(Loader& loader, const LlamaConfig& c, index_t l, const LayerWeights& to) {
+template <class AnyLoader>
+void load_layer(AnyLoader& loader, const LlamaConfig& c, index_t l, const LayerWeights& to) {
   const std::string block = "blk." + std::to_string(l) + ".";
   const index_t q_rows = c.query_heads * c.k_dim;
   const index_t k_rows = c.kv_heads * c.k_dim;
@@ -104,7 +138,8 @@ void load_layer(Loader& loader, const LlamaConfig& c, index_t l, const LayerWeig
 }
 
 /// Cuts every tensor out of the carver's memory and loads it.
-AllWeights load_all(Loader& loader, Carver& carver, const LlamaConfig& c, DType dtype) {
+template <class AnyLoader>
+AllWeights load_all(AnyLoader& loader, Carver& carver, const LlamaConfig& c, DType dtype) {
   AllWeights all;
   all.embeddings = carver.matrix(dtype, c.vocabulary, c.hidden);
   all.final_norm = carver.vector(DType::f32, c.hidden);
@@ -158,6 +193,22 @@ LlamaWeights::LlamaWeights(Backend& backend, const io::Gguf& file, const LlamaCo
       dtype_(dtype),
       storage_(backend.memories().device, bytes(file, config, dtype)) {
   Loader loader(file, &backend, stream);
+  Carver carver(storage_.data());
+  all_ = load_all(loader, carver, config, dtype);
+  backend.synchronize(stream);
+}
+
+index_t LlamaWeights::bytes(const LlamaConfig& config, DType dtype) {
+  RandomLoader nothing(nullptr, dtype, 0, {});
+  Carver counter(nullptr);
+  load_all(nothing, counter, config, dtype);
+  return counter.bytes();
+}
+
+LlamaWeights::LlamaWeights(Backend& backend, const LlamaConfig& config, DType dtype,
+                           std::uint64_t seed, StreamView stream)
+    : config_(config), dtype_(dtype), storage_(backend.memories().device, bytes(config, dtype)) {
+  RandomLoader loader(&backend, dtype, seed, stream);
   Carver carver(storage_.data());
   all_ = load_all(loader, carver, config, dtype);
   backend.synchronize(stream);

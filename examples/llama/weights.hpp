@@ -36,6 +36,12 @@ class LlamaWeights {
   LlamaWeights(Backend& backend, const io::Gguf& file, const LlamaConfig& config, DType dtype,
                StreamView stream);
 
+  /// Weights of a seed, for measurements: any output is as good as another. Matrices are made of
+  /// one block of random values again and again. Throws OutOfMemory.
+  LlamaWeights(Backend& backend, const LlamaConfig& config, DType dtype, std::uint64_t seed,
+               StreamView stream);
+
+  static index_t bytes(const LlamaConfig& config, DType dtype);
   /// Bytes of device memory that they take. Throws like the constructor for tensors that do not
   /// fit.
   static index_t bytes(const io::Gguf& file, const LlamaConfig& config, DType dtype);

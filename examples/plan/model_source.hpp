@@ -12,6 +12,8 @@ namespace spectx::plan {
 struct ModelSource {
   ModelShape shape;
   std::string name;
+  index_t feed_forward = 0;  // of a config.json
+  bool has_tied_embeddings = false;
   index_t weight_bytes = 0;
   std::string weight_origin;
   index_t context_length = 0;  // that the model was trained for; 0: not said

@@ -48,18 +48,25 @@ ChosenBackend make_cuda_backend(const BackendOptions& options) {
   return chosen;
 }
 
-index_t free_cuda_bytes() {
+struct DeviceBytes {
   std::size_t free = 0;
   std::size_t total = 0;
-  if (cudaMemGetInfo(&free, &total) != cudaSuccess) throw Error("the GPU's memory is not known");
-  return static_cast<index_t>(free);
+};
+DeviceBytes cuda_bytes() {
+  DeviceBytes bytes;
+  if (cudaMemGetInfo(&bytes.free, &bytes.total) == cudaSuccess) return bytes;
+  throw Error("the GPU's memory is not known");
 }
 #else
 int device_count() { return 0; }
 ChosenBackend make_cuda_backend(const BackendOptions&) {
   throw UsageError("--backend cuda: this program was built without CUDA");
 }
-index_t free_cuda_bytes() { return 0; }
+struct DeviceBytes {
+  index_t free = 0;
+  index_t total = 0;
+};
+DeviceBytes cuda_bytes() { return {}; }
 #endif
 
 }  // namespace
@@ -83,7 +90,12 @@ index_t available_host_bytes() {
 }
 
 index_t available_device_bytes(const ChosenBackend& chosen) {
-  return chosen.name == "cuda" ? free_cuda_bytes() : available_host_bytes();
+  return chosen.name == "cuda" ? static_cast<index_t>(cuda_bytes().free) : available_host_bytes();
+}
+
+index_t total_device_bytes(const ChosenBackend& chosen) {
+  if (chosen.name == "cuda") return static_cast<index_t>(cuda_bytes().total);
+  return index_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
 }
 
 }  // namespace spectx::support

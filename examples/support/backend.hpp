@@ -29,5 +29,6 @@ ChosenBackend make_backend(const BackendOptions& options);
 /// What the machine could give without swapping, and what the backend's device could give, now.
 index_t available_host_bytes();
 index_t available_device_bytes(const ChosenBackend& chosen);
+index_t total_device_bytes(const ChosenBackend& chosen);
 
 }  // namespace spectx::support

@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Decode steps of what one would run instead of spectx: transformers and FlashInfer.
+
+Every figure is of one whole step of a decoder of the given shape with random weights; caches are
+filled with random values. Figures that are in the output file already are not measured again.
+"""
+import argparse
+import gc
+import json
+import os
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+
+SHAPES = {  # layers, hidden, feed-forward, query heads, KV heads, head dim, vocabulary, tied
+    "llama-3.1-8b": (32, 4096, 14336, 32, 8, 128, 128256, False),
+    "llama-3.2-1b": (16, 2048, 8192, 32, 8, 64, 128256, True),
+    "tiny": (2, 256, 512, 4, 2, 64, 1024, False),
+}
+DTYPE = torch.bfloat16
+
+
+class Shape:
+    def __init__(self, name):
+        (self.layers, self.hidden, self.feed_forward, self.heads, self.kv_heads, self.dim,
+         self.vocabulary, self.tied) = SHAPES[name]
+        self.row_bytes = 2 * 2 * self.kv_heads * self.dim * self.layers  # of one token
+        per_layer = self.hidden * self.dim * (2 * self.heads + 2 * self.kv_heads)
+        per_layer += 3 * self.hidden * self.feed_forward
+        tables = (1 if self.tied else 2) * self.vocabulary * self.hidden
+        self.weight_bytes = 2 * (self.layers * per_layer + tables)
+
+
+def timed(step, repeats, steps):
+    """Milliseconds of a step, one figure a repeat."""
+    figures = []
+    for _ in range(repeats):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(steps):
+            step()
+        end.record()
+        end.synchronize()
+        figures.append(begin.elapsed_time(end) / steps)
+    return figures
+
+
+def random(*shape):
+    return torch.empty(*shape, dtype=DTYPE, device="cuda").normal_(0, 0.02)
+
+
+class Decoder:
+    """The linear layers and norms; RoPE and the writing of the new row are left out, in the
+    baseline's favour. The step is one CUDA graph."""
+
+    def __init__(self, s):
+        self.s = s
+        qkv = (s.heads + 2 * s.kv_heads) * s.dim
+        self.embeddings = random(s.vocabulary, s.hidden)
+        self.head = self.embeddings if s.tied else random(s.vocabulary, s.hidden)
+        self.norm = torch.ones(s.hidden, dtype=DTYPE, device="cuda")
+        self.layers = [(random(qkv, s.hidden), random(s.hidden, s.heads * s.dim),
+                        random(2 * s.feed_forward, s.hidden), random(s.hidden, s.feed_forward))
+                       for _ in range(s.layers)]
+
+    def step(self, tokens, attend):
+        s = self.s
+        x = self.embeddings[tokens]
+        for layer, (qkv, out, gate_up, down) in enumerate(self.layers):
+            h = F.linear(F.rms_norm(x, (s.hidden,), self.norm), qkv)
+            q = h[:, :s.heads * s.dim].reshape(-1, s.heads, s.dim)
+            x = torch.addmm(x, attend(layer, q).view(-1, s.heads * s.dim), out.t())
+            gate, up = F.linear(F.rms_norm(x, (s.hidden,), self.norm), gate_up).chunk(2, dim=1)
+            x = torch.addmm(x, F.silu(gate) * up, down.t())
+        logits = F.linear(F.rms_norm(x, (s.hidden,), self.norm), self.head)
+        tokens.copy_(logits.argmax(dim=1))
+
+    def graph(self, requests, attend):
+        tokens = torch.zeros(requests, dtype=torch.long, device="cuda")
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                self.step(tokens, attend)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step(tokens, attend)
+        return graph
+
+
+def flashinfer_step(decoder, context, requests, tensor_cores):
+    import flashinfer
+    s = decoder.s
+    page = 16
+    pages = (context + page - 1) // page
+    ints = lambda values: torch.tensor(values, dtype=torch.int32, device="cuda")
+    indptr = ints([i * pages for i in range(requests + 1)])
+    indices = torch.randperm(requests * pages, device="cuda").to(torch.int32)
+    last = ints([context - (pages - 1) * page] * requests)
+    cache = [random(requests * pages, 2, page, s.kv_heads, s.dim) for _ in range(s.layers)]
+    workspace = torch.zeros(256 << 20, dtype=torch.uint8, device="cuda")
+    wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
+        workspace, "NHD", use_cuda_graph=True, use_tensor_cores=tensor_cores,
+        paged_kv_indptr_buffer=indptr.clone(), paged_kv_indices_buffer=indices.clone(),
+        paged_kv_last_page_len_buffer=last.clone())
+    wrapper.plan(indptr, indices, last, s.heads, s.kv_heads, s.dim, page, q_data_type=DTYPE,
+                 kv_data_type=DTYPE)
+    graph = decoder.graph(requests, lambda layer, q: wrapper.run(q, cache[layer]))
+    graph.replay()
+    return timed(graph.replay, 3, 8)
+
+
+def linears_step(decoder, requests):
+    graph = decoder.graph(requests, lambda layer, q: q)
+    graph.replay()
+    return timed(graph.replay, 3, 16)
+
+
+def transformers_model(s, attention):
+    from transformers import LlamaConfig, LlamaForCausalLM
+    config = LlamaConfig(
+        num_hidden_layers=s.layers, hidden_size=s.hidden, intermediate_size=s.feed_forward,
+        num_attention_heads=s.heads, num_key_value_heads=s.kv_heads, head_dim=s.dim,
+        vocab_size=s.vocabulary, tie_word_embeddings=s.tied, max_position_embeddings=1 << 20,
+        attn_implementation=attention)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config).to(DTYPE)
+    model = model.to_empty(device="cuda").eval()
+    for weight in model.parameters():
+        weight.data.normal_(0, 0.02)
+    inverse = 1 / (10000 ** (torch.arange(0, s.dim, 2, device="cuda") / s.dim))
+    for name, buffer in model.named_buffers():
+        if "inv_freq" in name:
+            buffer.data = inverse.float()
+    model.tie_weights()
+    return model
+
+
+def transformers_step(model, s, context, requests, offloads, steps):
+    from transformers import DynamicCache
+    cache = DynamicCache(config=model.config, offloading=offloads)
+    for layer in range(s.layers):
+        cache.update(random(requests, s.kv_heads, context, s.dim),
+                     random(requests, s.kv_heads, context, s.dim), layer)
+    tokens = torch.zeros(requests, 1, dtype=torch.long, device="cuda")
+
+    def step():
+        out = model(input_ids=tokens, past_key_values=cache, use_cache=True)
+        tokens.copy_(out.logits[:, -1:].argmax(dim=-1))
+
+    with torch.inference_mode():
+        step()
+        torch.cuda.synchronize()
+        return timed(step, 3, steps)
+
+
+def free():
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+class Results:
+    """The output file, read at the start and written after every figure."""
+
+    def __init__(self, path, about):
+        self.path = path
+        self.data = {"machine": about, "records": []}
+        if os.path.exists(path):
+            with open(path) as file:
+                self.data = json.load(file)
+
+    def has(self, key):
+        return any(r["key"] == key for r in self.data["records"])
+
+    def add(self, key, requests, context, model, ms, note=""):
+        record = {"key": key, "who": key.split("/")[0], "model": model, "context": context,
+                  "requests": requests, "note": note}
+        if ms:
+            mean = statistics.mean(ms)
+            record |= {"step_ms": mean, "repeats_ms": ms, "tokens_per_s": 1000 * requests / mean,
+                       "peak_device_bytes": torch.cuda.max_memory_reserved()}
+        self.data["records"].append(record)
+        with open(self.path + ".new", "w") as file:
+            json.dump(self.data, file, indent=1)
+        os.replace(self.path + ".new", self.path)
+        print(f"| {record['who']} | {context} | {requests} | "
+              f"{record.get('tokens_per_s', 0):.1f} | {record.get('step_ms', 0):.2f} | {note} |",
+              flush=True)
+
+
+def batches(s, context, cap, asked, per_token=1.0):
+    """One request, and as many as fit beside the weights and 3 GB for everything else."""
+    room = cap - s.weight_bytes - 3e9 * min(1, cap / 40e9)
+    most = int(room / (s.row_bytes * per_token * (context + 8)))
+    wanted = {"1": [1], "best": [most], "both": [1, most]}[asked]
+    return [n for n in dict.fromkeys(wanted) if n > 0]
+
+
+def try_batches(results, args, s, context, who, run, per_token=1.0, force_one=False):
+    sizes = batches(s, context, args.cap, args.requests, per_token)
+    for wanted in sizes or ([1] if force_one else []):
+        key = f"{who}/{args.model}/{context}/{'one' if wanted == 1 else 'best'}"
+        requests = wanted
+        while requests > 0 and not results.has(key) and time.time() < args.end:
+            note = ""
+            free()
+            torch.cuda.reset_peak_memory_stats()
+            try:
+                ms = run(requests)
+            except torch.OutOfMemoryError:
+                ms = None
+            except Exception as error:  # the others still run
+                ms, note = None, f"{type(error).__name__}: {error}"[:200]
+            free()
+            if ms or note or requests == 1:
+                results.add(key, requests, context, args.model, ms, note or ("" if ms else "out of memory"))
+            requests = min(requests - 1, int(requests * 0.85))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="llama-3.1-8b", choices=SHAPES)
+    parser.add_argument("--who", default="flashinfer,sdpa,eager,offloaded,linears")
+    parser.add_argument("--context", default="4096,18432,34816,131072")
+    parser.add_argument("--requests", default="both", choices=["1", "best", "both"])
+    parser.add_argument("--cap", type=float, default=80e9, help="bytes of device memory")
+    parser.add_argument("--seconds", type=float, default=300, help="begin nothing later")
+    parser.add_argument("--commit", default="not said")
+    parser.add_argument("--out", required=True)
+    args = parser.parse_args()
+    args.end = time.time() + args.seconds
+    s = Shape(args.model)
+    free_bytes, total = torch.cuda.mem_get_info()
+    outside = total - free_bytes
+    args.cap = min(args.cap, total) - outside
+    torch.cuda.set_per_process_memory_fraction(min(1.0, args.cap / total))
+    versions = {"torch": torch.__version__, "device": torch.cuda.get_device_name(),
+                "cap_bytes": args.cap, "commit": args.commit}
+    for name in ("transformers", "flashinfer"):
+        try:
+            versions[name] = __import__(name).__version__
+        except ImportError:
+            pass
+    results = Results(args.out, versions)
+    contexts = [int(c) for c in args.context.split(",")]
+    who = args.who.split(",")
+
+    if {"flashinfer", "linears"} & set(who):
+        decoder = Decoder(s)
+        if "linears" in who:
+            for n in (1, 8, 16, 32, 64):
+                key = f"linears/{args.model}/0/{n}"
+                if not results.has(key):
+                    results.add(key, n, 0, args.model, linears_step(decoder, n))
+        for context in contexts if "flashinfer" in who else []:
+            try_batches(results, args, s, context, "flashinfer",
+                        lambda n: flashinfer_step(decoder, context, n, False))
+        del decoder
+        free()
+    for attention in ("sdpa", "eager"):
+        if attention not in who:
+            continue
+        model = transformers_model(s, attention)
+        for context in contexts:
+            # eager repeats keys and values for every query head of a group
+            try_batches(results, args, s, context, attention,
+                        lambda n: transformers_step(model, s, context, n, False, 2),
+                        1.05 if attention == "sdpa" else 1.3)
+        del model
+        free()
+    if "offloaded" in who:
+        model = transformers_model(s, "sdpa")
+        for context in contexts:
+            try_batches(results, args, s, context, "offloaded",
+                        lambda n: transformers_step(model, s, context, n, True, 1), force_one=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/engine.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "llama/random_values.hpp"
+
+namespace spectx::bench {
+
+const char* part_name(int part) noexcept {
+  constexpr std::array<const char*, kNumParts> kNames = {"schedule", "head",   "slots", "linears",
+                                                         "append",   "attend", "logits"};
+  return kNames[static_cast<std::size_t>(part)];
+}
+
+PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaWeights& weights,
+                                     const llama::LoadedHead* head, const EngineConfig& config) {
+  const llama::DecoderConfig decoder{.max_step_rows = config.chunk_rows,
+                                     .max_logit_rows = config.max_requests};
+  const DType compute = backend.compute_dtype(weights.dtype());
+  PlannerConfig c;
+  c.device_bytes = config.device_bytes;
+  c.host_bytes = backend.has_one_memory() || head == nullptr ? 0 : config.host_bytes;
+  c.model_bytes = weights.bytes() + llama::LlamaDecoder::bytes(weights.config(), decoder, compute);
+  c.has_one_memory = backend.has_one_memory();
+  c.selection = config.selection;
+  c.compute_dtype = compute;
+  c.max_requests = config.max_requests;
+  c.max_length = config.max_length;
+  c.max_step_rows = config.chunk_rows;
+  c.hot_buffer = config.hot_buffer;
+  if (head != nullptr) {
+    c.head = head->weights.shape;
+    c.head_weight_bytes = head->storage.bytes();
+  }
+  return c;
+}
+
+Engine::Engine(Backend& backend, const llama::LlamaWeights& weights, const llama::LoadedHead* head,
+               const EngineConfig& config, Memories memories)
+    : backend_(backend),
+      weights_(weights),
+      config_(config),
+      stream_(backend.make_stream()),
+      decoder_(backend, weights,
+               {.max_step_rows = config.chunk_rows, .max_logit_rows = config.max_requests},
+               stream_),
+      planner_(model_shape(weights.config(), weights.dtype()),
+               planner_config(backend, weights, head, config)),
+      pool_(backend, planner_.shape(), planner_.pool_plan(), memories),
+      pipeline_(backend, pool_, {.copy_blocks = config.copy_blocks}),
+      tokens_(static_cast<std::size_t>(config.chunk_rows)) {
+  if (head != nullptr) head_.emplace(backend, pool_, head->weights, HeadConfig{}, memories);
+  const llama::LlamaConfig& m = weights.config();
+  const DType compute = backend.compute_dtype(weights.dtype());
+  const index_t k_cols = m.kv_heads * m.k_dim;
+  const index_t v_cols = m.kv_heads * m.v_dim;
+  random_rows_ =
+      Buffer(memories.device, config.chunk_rows * (k_cols + v_cols) * dtype_bytes(compute));
+  const TensorView all =
+      matrix_view(random_rows_.data(), compute, config.chunk_rows, k_cols + v_cols);
+  llama::fill_random(backend, all, 7, stream_);
+  random_k_ = columns(all, 0, k_cols);
+  random_v_ = columns(all, k_cols, v_cols);
+  std::mt19937 engine(5);
+  for (std::int32_t& token : tokens_) {
+    token = static_cast<std::int32_t>(engine() % static_cast<std::uint32_t>(m.vocabulary));
+  }
+  requests_.reserve(static_cast<std::size_t>(config.max_requests));
+  items_.reserve(requests_.capacity());
+}
+
+void Engine::add_chunk(RequestId request, index_t count, bool computes) {
+  const llama::LlamaConfig& m = weights_.config();
+  pipeline_.apply(planner_.place(pool_.needs()), stream_);
+  const BatchItem item{.request = request,
+                       .tokens = std::span(tokens_).first(static_cast<std::size_t>(count)),
+                       .is_dense = true};
+  const Batch& batch = pool_.schedule({&item, 1}, stream_);
+  const llama::LlamaDecoder::Qkv random{
+      .q = {},
+      .k = split_heads(rows(random_k_, 0, count), m.kv_heads, m.k_dim),
+      .v = split_heads(rows(random_v_, 0, count), m.kv_heads, m.v_dim)};
+  Selection everything;
+  if (head_) everything = head_->select(batch, stream_);
+  pipeline_.begin_step(batch, everything, stream_);
+  decoder_.embed(batch, stream_);
+  for (index_t layer = 0; layer < m.layers; ++layer) {
+    if (head_) head_->observe(layer, batch, decoder_.hidden(), stream_);
+    const auto [q, k, v] = computes ? decoder_.qkv(layer, batch, stream_) : random;
+    const KVView view = pipeline_.append(layer, k, v, stream_);
+    if (!computes || layer + 1 == m.layers) continue;
+    backend_.attend({.q = q, .kv = view, .batch = &batch, .out = decoder_.attention_out()},
+                    stream_);
+    decoder_.finish(layer, stream_);
+  }
+  pipeline_.end_step(stream_);
+}
+
+RequestId Engine::open(index_t context, bool computes) {
+  const RequestId request = pool_.open(config_.max_length);
+  for (index_t done = 0; done < context;) {
+    const index_t count = std::min(config_.chunk_rows, context - done);
+    add_chunk(request, count, computes);
+    done += count;
+    synchronize();  // the host must not run ahead of the device without bound
+  }
+  requests_.push_back(request);
+  return request;
+}
+
+const Batch& Engine::schedule_all() {
+  items_.clear();
+  for (const RequestId request : requests_) {
+    items_.push_back({.request = request,
+                      .tokens = std::span(tokens_).first(1),
+                      .is_dense = !head_.has_value()});
+  }
+  const Batch& batch = pool_.schedule(items_, stream_);
+  // The host gives a place holder; the tokens themselves stay on the device.
+  if (next_tokens_.size == batch.num_rows) {
+    backend_.copy(batch.tokens.data, next_tokens_.data, batch.num_rows * 4, stream_);
+  }
+  return batch;
+}
+
+void Engine::warm(SelectionSource* source) {
+  // Moves that are under way end before the requests are warmed.
+  for (int i = 0; i < 64; ++i) {
+    pipeline_.apply(planner_.place(pool_.needs()), stream_);
+    synchronize();
+    pipeline_.wait_ready();
+  }
+  if (!head_) return;
+  const Batch& batch = schedule_all();
+  const Selection& selection = head_->select(batch, stream_);
+  if (source != nullptr && batch.needs_selection) {
+    source->write(selection, batch.num_rows, 0, stream_);
+  }
+  pipeline_.warm(batch, selection, stream_);
+  synchronize();
+  pipeline_.wait_ready();
+}
+
+void Engine::step(SelectionSource* source, index_t number, llama::StepClock* clock) {
+  const auto mark = [&](Part part) {
+    if (clock != nullptr) clock->mark(part, stream_);
+  };
+  if (clock != nullptr) clock->begin_step();
+  mark(kSchedule);
+  pipeline_.apply(planner_.place(pool_.needs()), stream_);
+  const Batch& batch = schedule_all();
+  mark(kHead);
+  Selection selection;
+  if (head_) selection = head_->select(batch, stream_);
+  if (source != nullptr && batch.needs_selection) {
+    source->write(selection, batch.num_rows, number, stream_);
+  }
+  mark(kSlots);
+  pipeline_.begin_step(batch, selection, stream_);
+  mark(kLinears);
+  decoder_.embed(batch, stream_);
+  for (index_t layer = 0; layer < weights_.config().layers; ++layer) {
+    if (head_) {
+      mark(kHead);
+      head_->observe(layer, batch, decoder_.hidden(), stream_);
+      mark(kLinears);
+    }
+    const auto [q, k, v] = decoder_.qkv(layer, batch, stream_);
+    mark(kAppend);
+    const KVView view = pipeline_.append(layer, k, v, stream_);
+    mark(kAttend);
+    backend_.attend({.q = q, .kv = view, .batch = &batch, .out = decoder_.attention_out()},
+                    stream_);
+    mark(kLinears);
+    decoder_.finish(layer, stream_);
+  }
+  mark(kLogits);
+  pipeline_.end_step(stream_);
+  next_tokens_ = decoder_.likeliest(decoder_.last_logits(batch, stream_), stream_);
+  mark(kSchedule);
+}
+
+}  // namespace spectx::bench

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "llama/decoder.hpp"
+#include "llama/head_file.hpp"
+#include "llama/step_clock.hpp"
+#include "spectx/memory_planner.hpp"
+#include "spectx/prefetch_pipeline.hpp"
+
+namespace spectx::bench {
+
+struct EngineConfig {
+  SelectionConfig selection;
+  double hot_buffer = 2;
+  index_t max_requests = 1;
+  index_t max_length = 0;
+  index_t chunk_rows = 2048;
+  index_t device_bytes = 0;  // for weights, activations and everything of spectx
+  index_t host_bytes = 0;
+  int copy_blocks = 16;
+};
+
+/// Parts of a step, in their order; the clock's marks.
+enum Part : int { kSchedule, kHead, kSlots, kLinears, kAppend, kAttend, kLogits, kNumParts };
+const char* part_name(int part) noexcept;
+
+/// Where the selections of a step come from if not from the head: called after it, on the stream.
+class SelectionSource {
+ public:
+  virtual ~SelectionSource() = default;
+  virtual void write(const Selection& selection, index_t requests, index_t step,
+                     StreamView stream) = 0;
+};
+
+/// A decode loop of many requests around the four components, with no call in a step that waits
+/// for the device. Without a head every step reads everything: the dense path. Not thread-safe.
+class Engine {
+ public:
+  /// Throws OutOfMemory, InvalidArgument.
+  Engine(Backend& backend, const llama::LlamaWeights& weights, const llama::LoadedHead* head,
+         const EngineConfig& config, Memories memories);
+  Engine(Engine&&) = delete;
+
+  /// Whether another request of max_length may join.
+  Admission admit() { return planner_.admit(pool_.needs(), config_.max_length); }
+  /// Opens a request of `context` tokens. `computes`: by a prefill of random tokens; else its rows
+  /// are random values, and only the head's keys are made as in a prefill.
+  RequestId open(index_t context, bool computes);
+  void close(RequestId request) { pool_.close(request, stream_); }
+
+  /// Fetches what the first step of all requests reads.
+  void warm(SelectionSource* source);
+  /// One token for every request. `clock` may be null.
+  void step(SelectionSource* source, index_t number, llama::StepClock* clock);
+
+  void synchronize() { backend_.synchronize(stream_); }
+  const std::vector<RequestId>& requests() const noexcept { return requests_; }
+  Backend& backend() noexcept { return backend_; }
+  StreamView stream() const noexcept { return stream_; }
+  const KVPool& pool() const noexcept { return pool_; }
+  MemoryPlanner& planner() noexcept { return planner_; }
+  PrefetchPipeline& pipeline() noexcept { return pipeline_; }
+  bool saw_nan() const noexcept { return head_ && head_->saw_nan(); }
+
+  /// What the planner is told for these weights.
+  static PlannerConfig planner_config(const Backend& backend, const llama::LlamaWeights& weights,
+                                      const llama::LoadedHead* head, const EngineConfig& config);
+
+ private:
+  const Batch& schedule_all();
+  void add_chunk(RequestId request, index_t count, bool computes);
+
+  Backend& backend_;
+  const llama::LlamaWeights& weights_;
+  EngineConfig config_;
+  Stream stream_;
+  llama::LlamaDecoder decoder_;
+  MemoryPlanner planner_;
+  KVPool pool_;
+  std::optional<RetrievalHead> head_;
+  PrefetchPipeline pipeline_;
+  Buffer random_rows_;  // [chunk_rows, k | v of all heads], of the activations' type
+  TensorView random_k_, random_v_;
+  std::vector<std::int32_t> tokens_;  // random
+  std::vector<RequestId> requests_;
+  std::vector<BatchItem> items_;
+  Array<const std::int32_t> next_tokens_{};  // device, of the step before
+};
+
+}  // namespace spectx::bench

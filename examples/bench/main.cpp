@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// spectx-bench: decode steps of many requests, with spectx and with full attention.
+#include <chrono>
+#include <cstdio>
+#include <optional>
+
+#include "bench/measure.hpp"
+#include "bench/model_shapes.hpp"
+#include "bench/recycled_memory.hpp"
+#include "spectx/io/gguf.hpp"
+#include "support/args.hpp"
+#include "support/atomic_file.hpp"
+
+namespace spectx::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// The weights that a name stands for: of a seed, or a file's.
+llama::LlamaWeights load(Backend& backend, const Options& o, StreamView stream) {
+  if (!o.model.ends_with(".gguf")) {
+    constexpr std::uint64_t kSeed = 1;
+    return {backend, model_by_name(o.model), o.dtype, kSeed, stream};
+  }
+  const io::Gguf file(o.model);
+  return {backend, file, llama::llama_config(file), o.dtype, stream};
+}
+
+/// Every combination of the lists; hot buffers and misses say nothing about a dense step.
+std::vector<Case> cases_of(const Options& o, index_t context) {
+  std::vector<Case> cases;
+  for (const std::string& mode : o.modes) {
+    const Case c{.is_dense = mode == "dense", .context = context, .selection = o.selection};
+    if (c.is_dense) {
+      cases.push_back(c);
+      continue;
+    }
+    for (const double buffer : o.hot_buffers) {
+      for (const double scale : o.miss_scales) {
+        Case next = c;
+        next.hot_buffer = buffer;
+        next.miss_scale = scale;
+        cases.push_back(next);
+      }
+    }
+  }
+  return cases;
+}
+
+/// The program's files and table, written anew after every record.
+class Output {
+ public:
+  Output(const Options& o, Machine machine) : machine_(std::move(machine)) {
+    if (!o.json.empty()) json_.emplace(o.json);
+    if (!o.csv.empty()) csv_.emplace(o.csv);
+    std::printf("%s on %s, driver %s, commit %s, %s %s, cap %s; %s; %s\n\n%s",
+                machine_.backend.c_str(), machine_.device.c_str(), machine_.driver.c_str(),
+                machine_.commit.c_str(), machine_.model.c_str(), machine_.dtype.c_str(),
+                machine_.cap.c_str(), machine_.context_rows.c_str(), machine_.tokens.c_str(),
+                markdown_head().c_str());
+  }
+  void add(Record record) {
+    std::fputs(markdown_row(record).c_str(), stdout);
+    std::fflush(stdout);
+    records_.push_back(std::move(record));
+    if (json_) json_->replace([&](std::ostream& out) { write_json(machine_, records_, out); });
+    if (csv_) csv_->replace([&](std::ostream& out) { write_csv(machine_, records_, out); });
+  }
+  void finish() const { std::fputs(markdown_parts(records_).c_str(), stdout); }
+
+ private:
+  Machine machine_;
+  std::vector<Record> records_;
+  std::optional<support::AtomicFile> json_, csv_;
+};
+
+Machine machine_of(const Options& o, const support::ChosenBackend& chosen, index_t cap) {
+  return {.backend = chosen.name,
+          .device = chosen.device,
+          .driver = chosen.driver,
+          .commit = o.commit,
+          .model = o.model,
+          .dtype = dtype_name(o.dtype),
+          .context_rows = o.prefills ? "context from a prefill" : "context filled with random rows",
+          .tokens = "the likeliest token goes on, on the device",
+          .cap = std::to_string(cap)};
+}
+
+int run_command(int argc, const char* const* argv) {
+  const auto start = Clock::now();
+  const Options options = read_options(argc, argv);
+  if (options.wants_help) {
+    std::fputs(help_text().c_str(), stdout);
+    return 0;
+  }
+  const RecordedTrace trace(options.trace);
+  const support::ChosenBackend chosen =
+      support::make_backend({.wanted = options.backend, .threads = options.threads});
+  Backend& backend = *chosen.backend;
+  const Stream stream = backend.make_stream();
+  const index_t total = support::total_device_bytes(chosen);
+  // The context, and what scratch and the modules of kernels will take.
+  constexpr index_t kLater = index_t{384} << 20;
+  const index_t taken =
+      backend.has_one_memory() ? 0 : total - support::available_device_bytes(chosen) + kLater;
+  const index_t cap = options.device_bytes > 0 ? std::min(options.device_bytes, total) : total;
+  const llama::LlamaWeights weights = load(backend, options, stream);
+  const llama::LoadedHead head =
+      random_head(backend, weights.config(), weights.all().embeddings, options.dtype, stream);
+  RecycledMemory host(backend.memories().host);
+  const Bench bench{.options = options,
+                    .chosen = chosen,
+                    .weights = weights,
+                    .head = head,
+                    .trace = trace,
+                    .memories = {backend.memories().device, host},
+                    .cap = cap,
+                    .taken_outside = taken};
+  std::fprintf(stderr, "weights are there after %.1f s\n", seconds_since(start));
+  Output output(options, machine_of(options, chosen, cap));
+  for (const index_t context : options.contexts) {
+    for (Case c : cases_of(options, context)) {
+      for (const std::string& requests : options.requests) {
+        if (options.seconds > 0 && seconds_since(start) > options.seconds) continue;
+        c.requests = std::max<index_t>(requests_of(bench, c, requests), 1);
+        output.add(measure(bench, c));
+        std::fprintf(stderr, "%.1f s\n", seconds_since(start));
+      }
+    }
+  }
+  output.finish();
+  return 0;
+}
+
+}  // namespace
+}  // namespace spectx::bench
+
+int main(int argc, char** argv) {
+  return spectx::support::run_program("spectx-bench",
+                                      [&] { return spectx::bench::run_command(argc, argv); });
+}

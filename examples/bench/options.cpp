@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/options.hpp"
+
+#include <array>
+#include <charconv>
+
+#include "bench/model_shapes.hpp"
+#include "support/args.hpp"
+
+namespace spectx::bench {
+namespace {
+
+using support::Args;
+using support::Flag;
+using support::UsageError;
+
+constexpr index_t kMostTokens = index_t{1} << 24;
+
+constexpr std::array<Flag, 29> kFlags = {{
+    {"--model", "NAME", "a shape with random weights, a config.json or a .gguf file"},
+    {"--context", "N,N..", "tokens of every request before the first step (default 4096)"},
+    {"--requests", "N,N..", "in a batch; max: as many as fit; best: as the planner predicts"},
+    {"--mode", "LIST", "spectx, dense (full attention, the same decoder); default: both"},
+    {"--budget", "N", "rows that each KV head reads in a step (default 2048)"},
+    {"--sinks", "N", "first tokens that are always among them (default 4)"},
+    {"--window", "N", "last tokens that are always among them (default 64)"},
+    {"--hot-buffer", "X,X..", "device slots as a multiple of the budget (default 2)"},
+    {"--misses", "X,X..", "times the recorded trace's misses, from 1; 0: what the head selects"},
+    {"--trace", "FILE", "recorded selections (default data/traces/selection-smollm2-b512.bin)"},
+    {"--device-memory", "BYTES", "cap of the device, everything included (default: all of it)"},
+    {"--host-memory", "BYTES", "cap of the host tier (default 16G)"},
+    {"--backend", "NAME", "cpu, cuda, or auto (the default): cuda where a device is there"},
+    {"--threads", "N", "of the CPU; default: one a core"},
+    {"--dtype", "TYPE", "of weights and rows: bf16 (default), f16 or f32"},
+    {"--prefill", "", "make the context by a prefill; without it its rows are random values"},
+    {"--chunk", "N", "tokens of a prompt's step (default 2048)"},
+    {"--warm-up", "N", "steps before those that count (default 40)"},
+    {"--steps", "N", "of a repeat (default 24)"},
+    {"--repeats", "N", "default 3"},
+    {"--profile", "N", "steps with stamps between their parts (default 4)"},
+    {"--copy-blocks", "N", "grid of the gather of misses (default 16)"},
+    {"--seconds", "S", "begin no configuration later than that"},
+    {"--commit", "TEXT", "that is measured, for the record"},
+    {"--json", "FILE", "write every figure there"},
+    {"--csv", "FILE", "write the figures of each configuration there"},
+    {"--quick", "", "8 steps after 4, once"},
+    {"--help", "", "this text"},
+    {"-h", "", ""},
+}};
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    if (end > begin) parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
+template <class T>
+T number(const char* flag, const std::string& text, T least) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !(value >= least)) {
+    throw UsageError(std::string(flag) + ": \"" + text + "\" is no such number");
+  }
+  return value;
+}
+
+template <class T>
+std::vector<T> numbers(const Args& args, const char* flag, const char* otherwise, T least) {
+  std::vector<T> all;
+  for (const std::string& part : split(args.has(flag) ? args.text(flag) : otherwise)) {
+    all.push_back(number<T>(flag, part, least));
+  }
+  if (all.empty()) throw UsageError(std::string(flag) + " has no value");
+  return all;
+}
+
+std::vector<std::string> words(const Args& args, const char* flag, const char* otherwise) {
+  std::vector<std::string> all = split(args.has(flag) ? args.text(flag) : otherwise);
+  if (all.empty()) throw UsageError(std::string(flag) + " has no value");
+  return all;
+}
+
+void read_lists(const Args& args, Options& o) {
+  o.contexts = numbers<index_t>(args, "--context", "4096", 1);
+  for (const index_t context : o.contexts) {
+    if (context > kMostTokens) throw UsageError("--context is too long");
+  }
+  o.hot_buffers = numbers<double>(args, "--hot-buffer", "2", 1.0);
+  o.miss_scales = numbers<double>(args, "--misses", "1", 0.0);
+  o.requests = words(args, "--requests", "1");
+  for (const std::string& r : o.requests) {
+    if (r != "max" && r != "best") number<index_t>("--requests", r, 1);
+  }
+  o.modes = words(args, "--mode", "spectx,dense");
+  for (const std::string& mode : o.modes) {
+    if (mode != "spectx" && mode != "dense") {
+      throw UsageError("--mode: \"" + mode + "\" is neither spectx nor dense");
+    }
+  }
+}
+
+}  // namespace
+
+Options read_options(int argc, const char* const* argv) {
+  const Args args(argc, argv, kFlags);
+  Options o;
+  o.wants_help = args.has("--help") || args.has("-h");
+  if (o.wants_help) return o;
+  read_lists(args, o);
+  if (args.has("--model")) o.model = args.text("--model");
+  o.backend = args.choice("--backend", "auto", {"auto", "cpu", "cuda"});
+  o.threads = static_cast<int>(args.count("--threads", 0, 1, 4096));
+  const std::string dtype = args.choice("--dtype", "bf16", {"bf16", "f16", "f32"});
+  o.dtype = dtype == "bf16" ? DType::bf16 : dtype == "f16" ? DType::f16 : DType::f32;
+  o.selection = {.budget = args.count("--budget", 2048, 1, kMostTokens),
+                 .sinks = args.count("--sinks", 4, 0, kMostTokens),
+                 .recent_window = args.count("--window", 64, 2, kMostTokens)};
+  o.trace = args.has("--trace") ? args.text("--trace") : "data/traces/selection-smollm2-b512.bin";
+  o.device_bytes = args.bytes("--device-memory", 0);
+  o.host_bytes = args.bytes("--host-memory", index_t{16} << 30);
+  o.prefills = args.has("--prefill");
+  o.chunk_rows = args.count("--chunk", o.chunk_rows, 1, index_t{1} << 16);
+  const bool is_quick = args.has("--quick");
+  o.warm_up = args.count("--warm-up", is_quick ? 4 : o.warm_up, 1, 100000);
+  o.steps = args.count("--steps", is_quick ? 8 : o.steps, 1, 100000);
+  o.repeats = args.count("--repeats", is_quick ? 1 : o.repeats, 1, 1000);
+  o.profiled = args.count("--profile", is_quick ? 1 : o.profiled, 0, 1000);
+  o.copy_blocks = static_cast<int>(args.count("--copy-blocks", 16, 1, 1024));
+  o.seconds = args.number("--seconds", 0, 0, 1e9);
+  o.commit = args.has("--commit") ? args.text("--commit") : "not said";
+  o.json = args.text("--json");
+  o.csv = args.text("--csv");
+  return o;
+}
+
+std::string help_text() {
+  const std::span<const Flag> shown(kFlags.data(), kFlags.size() - 1);
+  return "spectx-bench: decode steps of many requests at a given context, with spectx and with "
+         "full\nattention. Every combination of the lists is measured.\n\nShapes: " +
+         known_shapes() + ".\n\n" + support::describe(shown) +
+         "\nThe table goes to standard output, everything else to standard error.\n"
+         "Exit codes: 0; 1 after an error; 2 for a wrong command line.\n";
+}
+
+}  // namespace spectx::bench

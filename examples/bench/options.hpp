@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "bench/record.hpp"
+
+namespace spectx::bench {
+
+/// The command line of spectx-bench.
+struct Options {
+  bool wants_help = false;
+  std::string model = "smollm2-135m";
+  std::string backend = "auto";
+  int threads = 0;
+  DType dtype = DType::bf16;
+  std::vector<index_t> contexts;
+  std::vector<std::string> requests;  // numbers, "max" or "best"
+  std::vector<std::string> modes;     // "spectx", "dense"
+  std::vector<double> hot_buffers;
+  std::vector<double> miss_scales;
+  SelectionConfig selection;
+  index_t device_bytes = 0;  // cap, everything included; 0: the device's memory
+  index_t host_bytes = 0;
+  index_t chunk_rows = 2048;
+  index_t warm_up = 40;
+  index_t steps = 24;  // of a repeat
+  index_t repeats = 3;
+  index_t profiled = 4;  // steps with stamps between their parts
+  int copy_blocks = 16;
+  bool prefills = false;
+  double seconds = 0;  // no new case is begun after that; 0: no limit
+  std::string trace;
+  std::string commit;
+  std::string json, csv;
+};
+
+/// Throws support::UsageError.
+Options read_options(int argc, const char* const* argv);
+std::string help_text();
+
+}  // namespace spectx::bench
