@@ -30,6 +30,7 @@ PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaW
   c.max_length = config.max_length;
   c.max_step_rows = config.chunk_rows;
   c.hot_buffer = config.hot_buffer;
+  c.host_dtype = config.host_dtype;
   if (head != nullptr) {
     c.head = head->weights.shape;
     c.head_weight_bytes = head->storage.bytes();
@@ -96,6 +97,17 @@ void Engine::add_chunk(RequestId request, index_t count, bool computes) {
     decoder_.finish(layer, stream_);
   }
   pipeline_.end_step(stream_);
+}
+
+bool Engine::make_room() {
+  constexpr int kMostTries = 64;
+  for (int n = 0; n < kMostTries; ++n) {
+    if (planner_.admit(pool_.needs(), config_.max_length) == Admission::now) return true;
+    pipeline_.apply(planner_.place(pool_.needs()), stream_);
+    synchronize();
+    pipeline_.wait_ready();
+  }
+  return false;
 }
 
 RequestId Engine::open(index_t context, bool computes) {

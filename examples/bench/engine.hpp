@@ -20,6 +20,7 @@ struct EngineConfig {
   index_t chunk_rows = 2048;
   index_t device_bytes = 0;  // for weights, activations and everything of spectx
   index_t host_bytes = 0;
+  std::optional<DType> host_dtype{};  // none: the rows' own
   int copy_blocks = 16;
 };
 
@@ -44,8 +45,8 @@ class Engine {
          const EngineConfig& config, Memories memories);
   Engine(Engine&&) = delete;
 
-  /// Whether another request of max_length may join.
-  Admission admit() { return planner_.admit(pool_.needs(), config_.max_length); }
+  /// Whether another request of max_length may join; waits for room that moves make.
+  bool make_room();
   /// Opens a request of `context` tokens. `computes`: by a prefill of random tokens; else its rows
   /// are random values, and only the head's keys are made as in a prefill.
   RequestId open(index_t context, bool computes);

@@ -32,6 +32,7 @@ EngineConfig engine_config(const Bench& bench, const Case& c) {
                       .chunk_rows = std::max(o.chunk_rows, c.requests),
                       .device_bytes = 0,
                       .host_bytes = o.host_bytes,
+                      .host_dtype = c.host_dtype,
                       .copy_blocks = o.copy_blocks};
   const llama::LlamaConfig& m = bench.weights.config();
   const index_t random_rows = config.chunk_rows * m.kv_heads * (m.k_dim + m.v_dim) * 4;
@@ -111,7 +112,7 @@ class Run {
 void Run::fill() {
   const auto start = Clock::now();
   for (index_t r = 0; r < case_.requests; ++r) {
-    expects(engine_.admit() == Admission::now, "the planner admits fewer requests");
+    expects(engine_.make_room(), "the planner admits fewer requests");
     engine_.open(case_.context, bench_.options.prefills);
   }
   if (replays(case_)) {

@@ -16,7 +16,7 @@ using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 24;
 
-constexpr std::array<Flag, 29> kFlags = {{
+constexpr std::array<Flag, 30> kFlags = {{
     {"--model", "NAME", "a shape with random weights, a config.json or a .gguf file"},
     {"--context", "N,N..", "tokens of every request before the first step (default 4096)"},
     {"--requests", "N,N..", "in a batch; max: as many as fit; best: as the planner predicts"},
@@ -26,6 +26,7 @@ constexpr std::array<Flag, 29> kFlags = {{
     {"--window", "N", "last tokens that are always among them (default 64)"},
     {"--hot-buffer", "X,X..", "device slots as a multiple of the budget (default 2)"},
     {"--misses", "X,X..", "times the recorded trace's misses, from 1; 0: what the head selects"},
+    {"--host-dtype", "LIST", "rows of the host tier: own (default, no loss), fp8, int8"},
     {"--trace", "FILE", "recorded selections (default data/traces/selection-smollm2-b512.bin)"},
     {"--device-memory", "BYTES", "cap of the device, everything included (default: all of it)"},
     {"--host-memory", "BYTES", "cap of the host tier (default 16G)"},
@@ -94,6 +95,12 @@ void read_lists(const Args& args, Options& o) {
   o.requests = words(args, "--requests", "1");
   for (const std::string& r : o.requests) {
     if (r != "max" && r != "best") number<index_t>("--requests", r, 1);
+  }
+  o.host_dtypes = words(args, "--host-dtype", "own");
+  for (const std::string& dtype : o.host_dtypes) {
+    if (dtype != "own" && dtype != "fp8" && dtype != "int8") {
+      throw UsageError("--host-dtype: \"" + dtype + "\" is none of own, fp8 and int8");
+    }
   }
   o.modes = words(args, "--mode", "spectx,dense");
   for (const std::string& mode : o.modes) {

@@ -20,6 +20,7 @@ struct Options {
   std::vector<std::string> modes;     // "spectx", "dense"
   std::vector<double> hot_buffers;
   std::vector<double> miss_scales;
+  std::vector<std::string> host_dtypes;  // "own", "fp8", "int8"
   SelectionConfig selection;
   index_t device_bytes = 0;  // cap, everything included; 0: the device's memory
   index_t host_bytes = 0;

@@ -37,6 +37,7 @@ Json figures(const Record& r) {
           {"requests", r.asked.requests},
           {"budget", r.asked.selection.budget},
           {"hot_buffer", r.asked.hot_buffer},
+          {"host_dtype", r.asked.host_dtype ? dtype_name(*r.asked.host_dtype) : "own"},
           {"miss_scale", r.asked.miss_scale},
           {"error", r.error},
           {"path", r.path},
@@ -133,9 +134,10 @@ void write_csv(const Machine& machine, const std::vector<Record>& records, std::
 }
 
 std::string markdown_head() {
-  return "| mode | context | requests | buffer | misses x | tokens/s | step p50 / p95, ms | "
+  return "| mode | context | requests | buffer | host rows | misses x | tokens/s | step p50 / p95, "
+         "ms | "
          "predicted, ms | miss rate | exposed, ms | moved, MB | on host | host GB | device GB "
-         "(planned) |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
+         "(planned) |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
 }
 
 std::string markdown_row(const Record& r) {
@@ -144,6 +146,7 @@ std::string markdown_row(const Record& r) {
                     std::to_string(c.context) + " | " + std::to_string(c.requests) + " | ";
   if (!r.error.empty()) return row + r.error + " |\n";
   row += (c.is_dense ? "-" : printed("%.2g", c.hot_buffer)) + " | " +
+         (c.host_dtype ? dtype_name(*c.host_dtype) : "own") + " | " +
          (c.is_dense ? "-" : printed("%.2g", c.miss_scale)) + " | ";
   row += printed("%.1f", r.mean_tokens_per_s()) + " +- " +
          printed("%.1f", r.deviation_tokens_per_s()) + " | ";

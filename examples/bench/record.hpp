@@ -18,6 +18,7 @@ struct Case {
   index_t requests = 1;
   SelectionConfig selection;
   double hot_buffer = 2;
+  std::optional<DType> host_dtype{};  // of the host tier's rows; none: their own
   double miss_scale = 1;  // times the recorded trace's misses; 0: the head's own selections
 };
 

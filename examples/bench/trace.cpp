@@ -129,7 +129,7 @@ void scaled_selection(const RecordedTrace& trace, const ReplayShape& shape, inde
   for (auto id = recorded.rbegin(); id != recorded.rend(); ++id) {
     for (index_t j = 0; j < block; ++j) take(first + *id % blocks * block + j);
   }
-  for (index_t id = first; count < wanted; ++id) take(id);
+  for (index_t id = first; id < end; ++id) take(id);  // what is lacking is the same in all steps
   if (shape.random_share > 0) {
     std::mt19937_64 engine(static_cast<std::uint64_t>((step * 4096 + request) * 64 + head));
     const auto any = [&] {

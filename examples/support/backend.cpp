@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <sstream>
 
 #include "spectx/cpu/backend.hpp"
 #include "support/args.hpp"
@@ -33,10 +34,12 @@ std::string field(const char* path, std::string_view key) {
 int device_count() { return cu::device_count(); }
 
 std::string driver_version() {
-  // "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  ..."
-  const std::string line = field("/proc/driver/nvidia/version", "NVRM version");
-  const std::size_t begin = line.find_first_of("0123456789", line.find("Module"));
-  return begin == std::string::npos ? "unknown" : line.substr(begin, line.find(' ', begin) - begin);
+  // "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  ..."
+  std::istringstream words(field("/proc/driver/nvidia/version", "NVRM version"));
+  for (std::string word; words >> word;) {
+    if (word.find_first_not_of("0123456789.") == std::string::npos) return word;
+  }
+  return "unknown";
 }
 
 ChosenBackend make_cuda_backend(const BackendOptions& options) {
