@@ -15,7 +15,7 @@ const char* part_name(int part) noexcept {
 }
 
 PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaWeights& weights,
-                                     const llama::LoadedHead* head, const EngineConfig& config) {
+                                     const io::LoadedHead* head, const EngineConfig& config) {
   const llama::DecoderConfig decoder{.max_step_rows = config.chunk_rows,
                                      .max_logit_rows = config.max_requests};
   const DType compute = backend.compute_dtype(weights.dtype());
@@ -38,7 +38,7 @@ PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaW
   return c;
 }
 
-Engine::Engine(Backend& backend, const llama::LlamaWeights& weights, const llama::LoadedHead* head,
+Engine::Engine(Backend& backend, const llama::LlamaWeights& weights, const io::LoadedHead* head,
                const EngineConfig& config, Memories memories)
     : backend_(backend),
       weights_(weights),

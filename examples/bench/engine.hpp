@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "llama/decoder.hpp"
-#include "llama/head_file.hpp"
 #include "llama/step_clock.hpp"
+#include "spectx/io/head_file.hpp"
 #include "spectx/memory_planner.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 
@@ -41,7 +41,7 @@ class SelectionSource {
 class Engine {
  public:
   /// Throws OutOfMemory, InvalidArgument.
-  Engine(Backend& backend, const llama::LlamaWeights& weights, const llama::LoadedHead* head,
+  Engine(Backend& backend, const llama::LlamaWeights& weights, const io::LoadedHead* head,
          const EngineConfig& config, Memories memories);
   Engine(Engine&&) = delete;
 
@@ -68,7 +68,7 @@ class Engine {
 
   /// What the planner is told for these weights.
   static PlannerConfig planner_config(const Backend& backend, const llama::LlamaWeights& weights,
-                                      const llama::LoadedHead* head, const EngineConfig& config);
+                                      const io::LoadedHead* head, const EngineConfig& config);
 
  private:
   const Batch& schedule_all();

@@ -112,7 +112,7 @@ int run_command(int argc, const char* const* argv) {
       backend.has_one_memory() ? 0 : total - support::available_device_bytes(chosen) + kLater;
   const index_t cap = options.device_bytes > 0 ? std::min(options.device_bytes, total) : total;
   const llama::LlamaWeights weights = load(backend, options, stream);
-  const llama::LoadedHead head =
+  const io::LoadedHead head =
       random_head(backend, weights.config(), weights.all().embeddings, options.dtype, stream);
   RecycledMemory host(backend.memories().host);
   const Bench bench{.options = options,

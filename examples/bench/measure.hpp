@@ -14,7 +14,7 @@ struct Bench {
   const Options& options;
   const support::ChosenBackend& chosen;
   const llama::LlamaWeights& weights;
-  const llama::LoadedHead& head;
+  const io::LoadedHead& head;
   const RecordedTrace& trace;
   Memories memories;
   index_t cap = 0;            // of the device

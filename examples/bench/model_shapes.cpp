@@ -93,11 +93,11 @@ llama::LlamaConfig model_by_name(const std::string& name) {
                         ", a config.json, a .gguf file");
 }
 
-llama::LoadedHead random_head(Backend& backend, const llama::LlamaConfig& model,
-                              TensorView embeddings, DType dtype, StreamView stream) {
+io::LoadedHead random_head(Backend& backend, const llama::LlamaConfig& model, TensorView embeddings,
+                           DType dtype, StreamView stream) {
   llama::Carver counter(nullptr);
   place(counter, model, dtype);
-  llama::LoadedHead head{{}, Buffer(backend.memories().device, counter.bytes())};
+  io::LoadedHead head{{}, Buffer(backend.memories().device, counter.bytes()), {}};
   llama::Carver carver(head.storage.data());
   head.weights = place(carver, model, dtype);
   head.weights.embeddings = embeddings;

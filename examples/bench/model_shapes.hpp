@@ -4,7 +4,7 @@
 #include <string>
 
 #include "llama/config.hpp"
-#include "llama/head_file.hpp"
+#include "spectx/io/head_file.hpp"
 
 namespace spectx::bench {
 
@@ -17,7 +17,7 @@ llama::LlamaConfig model_by_name(const std::string& name);
 
 /// A retrieval head of the target's heads with random weights: features after layers 2, the middle
 /// and the last but two, as EAGLE-3 takes them. Throws OutOfMemory.
-llama::LoadedHead random_head(Backend& backend, const llama::LlamaConfig& model,
-                              TensorView embeddings, DType dtype, StreamView stream);
+io::LoadedHead random_head(Backend& backend, const llama::LlamaConfig& model, TensorView embeddings,
+                           DType dtype, StreamView stream);
 
 }  // namespace spectx::bench
