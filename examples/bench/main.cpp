@@ -42,11 +42,14 @@ std::vector<Case> cases_of(const Options& o, index_t context) {
     for (const std::string& dtype : o.host_dtypes) {
       for (const double buffer : o.hot_buffers) {
         for (const double scale : o.miss_scales) {
-          Case next = c;
-          next.hot_buffer = buffer;
-          next.miss_scale = scale;
-          if (dtype != "own") next.host_dtype = dtype == "fp8" ? DType::f8_e4m3 : DType::i8;
-          cases.push_back(next);
+          for (const index_t blocks : o.copy_blocks) {
+            Case next = c;
+            next.copy_blocks = blocks;
+            next.hot_buffer = buffer;
+            next.miss_scale = scale;
+            if (dtype != "own") next.host_dtype = dtype == "fp8" ? DType::f8_e4m3 : DType::i8;
+            cases.push_back(next);
+          }
         }
       }
     }

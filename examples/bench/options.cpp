@@ -39,7 +39,7 @@ constexpr std::array<Flag, 30> kFlags = {{
     {"--steps", "N", "of a repeat (default 24)"},
     {"--repeats", "N", "default 3"},
     {"--profile", "N", "steps with stamps between their parts (default 4)"},
-    {"--copy-blocks", "N", "grid of the gather of misses (default 16)"},
+    {"--copy-blocks", "N,N..", "grid of the gather of misses (default 16)"},
     {"--seconds", "S", "begin no configuration later than that"},
     {"--commit", "TEXT", "that is measured, for the record"},
     {"--json", "FILE", "write every figure there"},
@@ -91,6 +91,7 @@ void read_lists(const Args& args, Options& o) {
     if (context > kMostTokens) throw UsageError("--context is too long");
   }
   o.hot_buffers = numbers<double>(args, "--hot-buffer", "2", 1.0);
+  o.copy_blocks = numbers<index_t>(args, "--copy-blocks", "16", 1);
   o.miss_scales = numbers<double>(args, "--misses", "1", 0.0);
   o.requests = words(args, "--requests", "1");
   for (const std::string& r : o.requests) {
@@ -136,7 +137,6 @@ Options read_options(int argc, const char* const* argv) {
   o.steps = args.count("--steps", is_quick ? 8 : o.steps, 1, 100000);
   o.repeats = args.count("--repeats", is_quick ? 1 : o.repeats, 1, 1000);
   o.profiled = args.count("--profile", is_quick ? 1 : o.profiled, 0, 1000);
-  o.copy_blocks = static_cast<int>(args.count("--copy-blocks", 16, 1, 1024));
   o.seconds = args.number("--seconds", 0, 0, 1e9);
   o.commit = args.has("--commit") ? args.text("--commit") : "not said";
   o.json = args.text("--json");

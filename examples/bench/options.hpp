@@ -29,7 +29,7 @@ struct Options {
   index_t steps = 24;  // of a repeat
   index_t repeats = 3;
   index_t profiled = 4;  // steps with stamps between their parts
-  int copy_blocks = 16;
+  std::vector<index_t> copy_blocks;
   bool prefills = false;
   double seconds = 0;  // no new case is begun after that; 0: no limit
   std::string trace;

@@ -38,6 +38,7 @@ Json figures(const Record& r) {
           {"budget", r.asked.selection.budget},
           {"hot_buffer", r.asked.hot_buffer},
           {"host_dtype", r.asked.host_dtype ? dtype_name(*r.asked.host_dtype) : "own"},
+          {"copy_blocks", r.asked.copy_blocks},
           {"miss_scale", r.asked.miss_scale},
           {"error", r.error},
           {"path", r.path},
