@@ -134,8 +134,12 @@ class CudaBackend final : public Backend {
     if (bytes <= 0) return;
     const Entry entry(*this, "CudaBackend::copy", TraceLane::compute, s);
     const cudaStream_t stream = entry.launch().stream;
-    if (bytes <= CopyStage::kPieceBytes && is_pageable(to) && !is_pageable(from) &&
-        !is_capturing(stream) && streams_.stage_of(entry.state()).copy(to, from, bytes, stream)) {
+    if (cu::is_capturing(stream)) {
+      if (is_pageable(to) || is_pageable(from)) {
+        throw Unsupported("CudaBackend::copy: a captured copy needs memory of memories().host");
+      }
+    } else if (bytes <= CopyStage::kPieceBytes && is_pageable(to) && !is_pageable(from) &&
+               streams_.stage_of(entry.state()).copy(to, from, bytes, stream)) {
       return;
     }
     // A pageable source has been read when this returns.
@@ -165,6 +169,7 @@ class CudaBackend final : public Backend {
     const DeviceGuard guard(options_.device);
     check(cudaStreamSynchronize(checked(s)));
   }
+  bool is_capturing(StreamView s) override { return cu::is_capturing(checked(s)); }
   void stamp(std::uint64_t* device_ns, StreamView s) override {
     run("CudaBackend::stamp", s, launch_stamp, device_ns);
   }
@@ -212,11 +217,6 @@ class CudaBackend final : public Backend {
     cudaPointerAttributes attributes{};
     check(cudaPointerGetAttributes(&attributes, memory));
     return attributes.type == cudaMemoryTypeUnregistered;
-  }
-  static bool is_capturing(cudaStream_t stream) {
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    check(cudaStreamIsCapturing(stream, &status));
-    return status != cudaStreamCaptureStatusNone;
   }
 
   CudaOptions options_;

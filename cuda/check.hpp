@@ -24,6 +24,24 @@ inline void check(cudaError_t status,
                    where);
 }
 
+inline bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &status));
+  return status != cudaStreamCaptureStatusNone;
+}
+
+/// Lets this thread allocate while it captures a stream, in whatever mode the host began that.
+class AllocationInCapture {
+ public:
+  AllocationInCapture() { check(cudaThreadExchangeStreamCaptureMode(&mode_)); }
+  AllocationInCapture(const AllocationInCapture&) = delete;
+  AllocationInCapture& operator=(const AllocationInCapture&) = delete;
+  ~AllocationInCapture() { static_cast<void>(cudaThreadExchangeStreamCaptureMode(&mode_)); }
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;  // then the one before
+};
+
 /// Makes a device current for a scope.
 class DeviceGuard {
  public:

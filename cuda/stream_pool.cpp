@@ -40,6 +40,7 @@ StreamState& StreamPool::of(cudaStream_t stream) {
   for (const auto& state : used_) {
     if (state->stream == stream) return *state;
   }
+  expects(!is_capturing(stream), "CudaBackend: a stream's first operation cannot be captured");
   used_.reserve(used_.size() + 1);
   free_.reserve(used_.capacity() + free_.size());  // forget() must not allocate
   if (free_.empty()) {

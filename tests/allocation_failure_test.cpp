@@ -102,7 +102,7 @@ TEST_CASE("every allocation of a tier may fail") {
       REQUIRE(trace == undisturbed);
     } catch (const OutOfMemory& error) {
       REQUIRE_FALSE(is_built);
-      REQUIRE(error.tier() == Tier::device);
+      REQUIRE(error.tier() == counter.failed_tier);
       REQUIRE(error.bytes_asked() == counter.failed_bytes);
     }
     REQUIRE(counter.live == 0);

@@ -216,7 +216,7 @@ class Backend {
   virtual void destroy_stream(void* handle) noexcept = 0;
   virtual void destroy_event(void* handle) noexcept = 0;
   /// Between any two memories. A source in host memory that is not of memories().host is read
-  /// before the call returns.
+  /// before the call returns; captured, all host memory must be of memories().host.
   virtual void copy(void* to, const void* from, index_t bytes, StreamView) = 0;
   /// Sets device memory to a byte.
   virtual void fill(void* to, int byte, index_t bytes, StreamView) = 0;
@@ -224,6 +224,9 @@ class Backend {
   virtual void wait(StreamView, EventView) = 0;
   virtual bool is_done(EventView) = 0;
   virtual void synchronize(StreamView) = 0;
+  /// Work that is put on the stream now is kept in a graph and runs when that is launched, for
+  /// other lengths, placements and selections than now. The host began the capture by itself.
+  virtual bool is_capturing(StreamView) = 0;
   /// Writes the device's time in nanoseconds when the stream reaches this point.
   virtual void stamp(std::uint64_t* device_ns, StreamView) = 0;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <compare>
 #include <span>
 
 #include "spectx/view.hpp"
@@ -23,6 +24,14 @@ struct ScheduledItem {
   bool selects = false;   // reads the rows of a selection, not all
 };
 
+/// What of a batch a captured step is made for: it can be replayed for every batch of its shape.
+struct StepShape {
+  index_t items = 0, rows = 0, leads = 0;
+  bool needs_selection = false;
+
+  friend auto operator<=>(const StepShape&, const StepShape&) = default;
+};
+
 /// The rows of one step, made by KVPool::schedule and valid until the next one. The arrays are in
 /// device memory and keep their addresses, so that a captured step sees the next batch.
 struct Batch {
@@ -42,6 +51,10 @@ struct Batch {
                                          // those that select: what a retrieval head reads
   Array<const std::int32_t> lead_begin;  // [items + 1] leads of item i
   Array<const std::int32_t> follow_row;  // [rows] row + 1 where that is the same item, else -1
+
+  StepShape shape() const noexcept {
+    return {static_cast<index_t>(items.size()), num_rows, lead_row.size, needs_selection};
+  }
 };
 
 }  // namespace spectx

@@ -38,6 +38,9 @@ constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) /
 /// staging page [kv head][row][K | V]                          of one layer; two sets take turns
 struct PoolLayout {
   static constexpr index_t kAlignment = 256;  // bytes, of every table
+  static constexpr index_t kStepStamps = 3;   // times of a step, and of each group in it
+  static constexpr index_t kGroupStamps = 4;
+  static constexpr index_t kFigureRecords = 4;  // steps whose figures may be under way
 
   PoolLayout(const ModelShape& shape, const PoolPlan& plan);
 
@@ -51,10 +54,15 @@ struct PoolLayout {
            2 * slot_table_bytes + token_table_bytes + 2 * request_array_bytes + kAlignment +
            batch_bytes;
   }
-  /// Bytes of PrefetchPipeline's device memory: ranks to slots, misses, counts, time stamps.
-  index_t step_list_bytes() const noexcept {
-    return 3 * rank_table_bytes + 2 * head_count_bytes + stamp_bytes;
+  /// Bytes of PrefetchPipeline's device memory: ranks to slots, misses, and the figures.
+  index_t step_list_bytes() const noexcept { return 3 * rank_table_bytes + figure_bytes(); }
+  /// Of the figures of a step, which go to the host: misses and hits a KV head, time stamps, counts
+  /// of the selection and outcomes of the guard.
+  index_t figure_bytes() const noexcept {
+    return 2 * head_count_bytes + stamp_bytes + selection_count_bytes + request_array_bytes;
   }
+  /// Bytes of PrefetchPipeline's host memory.
+  index_t host_figure_bytes() const noexcept { return kFigureRecords * figure_bytes(); }
 
   index_t groups;
   index_t token_pages;  // of one group of one request at max_length
@@ -70,17 +78,18 @@ struct PoolLayout {
 
   index_t arena_bytes;
   index_t staging_bytes;
-  index_t page_table_bytes;     // [max_requests, groups, token_pages or slot_pages] addresses
-  index_t page_table_columns;   // the larger of the two
-  index_t staging_table_bytes;  // [max_requests, 2, token_pages] addresses
-  index_t key_table_bytes;      // [max_requests, key_pages] addresses
-  index_t slot_table_bytes;     // [max_requests, kv_heads, slots] int32
-  index_t token_table_bytes;    // [max_requests, kv_heads, max_length] int32
-  index_t request_array_bytes;  // [max_requests] int32
-  index_t batch_bytes;          // the arrays of Batch
-  index_t rank_table_bytes;     // [max_requests, kv_heads, largest_budget()] int32
-  index_t head_count_bytes;     // [max_requests, kv_heads] int32
-  index_t stamp_bytes;          // [groups, 4] uint64
+  index_t page_table_bytes;       // [max_requests, groups, token_pages or slot_pages] addresses
+  index_t page_table_columns;     // the larger of the two
+  index_t staging_table_bytes;    // [max_requests, 2, token_pages] addresses
+  index_t key_table_bytes;        // [max_requests, key_pages] addresses
+  index_t slot_table_bytes;       // [max_requests, kv_heads, slots] int32
+  index_t token_table_bytes;      // [max_requests, kv_heads, max_length] int32
+  index_t request_array_bytes;    // [max_requests] int32
+  index_t batch_bytes;            // the arrays of Batch
+  index_t rank_table_bytes;       // [max_requests, kv_heads, largest_budget()] int32
+  index_t head_count_bytes;       // [max_requests, kv_heads] int32
+  index_t selection_count_bytes;  // the same, also without a host tier
+  index_t stamp_bytes;            // [kStepStamps + groups * kGroupStamps] uint64
 };
 
 inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
@@ -114,8 +123,10 @@ inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
   batch_bytes =
       5 * aligned(plan.max_step_rows * kInt) + 6 * aligned((plan.max_requests + 1) * kInt);
   rank_table_bytes = two_tiers ? aligned(heads * plan.selection.largest_budget() * kInt) : 0;
-  head_count_bytes = two_tiers ? aligned(heads * kInt) : 0;
-  stamp_bytes = two_tiers ? aligned(groups * 4 * static_cast<index_t>(sizeof(std::uint64_t))) : 0;
+  selection_count_bytes = aligned(heads * kInt);
+  head_count_bytes = two_tiers ? selection_count_bytes : 0;
+  const index_t stamps = kStepStamps + groups * kGroupStamps;
+  stamp_bytes = two_tiers ? aligned(stamps * static_cast<index_t>(sizeof(std::uint64_t))) : 0;
 }
 
 }  // namespace spectx

@@ -34,6 +34,18 @@ class PrefetchPipeline {
   /// Starts the write-through of new rows; the requests' lengths advance.
   void end_step(StreamView stream);
 
+  /// Makes `stream` wait for the transfers of the step: the last call of a step that is captured.
+  void join(StreamView stream);
+
+  /// Whether a step of the batch can be captured in a graph, and replayed: every item adds as many
+  /// rows, and none reads everything of a request with offloaded groups.
+  bool can_replay(const Batch& batch) const;
+
+  /// Before the launch of a graph that was captured for a batch of the shape `captured`; end_step
+  /// on the same stream follows. Host work alone. Throws InvalidArgument (nothing changed) for a
+  /// batch of another shape or one that cannot be replayed.
+  void begin_replay(const Batch& batch, const StepShape& captured);
+
   /// Starts the moves that the placement asks for and settles those that are done. Between steps,
   /// before `schedule`; returns at once. A move that has no room now is tried again by a later
   /// call.
@@ -51,14 +63,19 @@ class PrefetchPipeline {
   /// Blocks until every transfer so far is done.
   void wait_ready() { backend_.synchronize(copy_stream_); }
 
-  /// Of the last step whose figures have arrived; never waits.
+  /// Of the last step whose figures have arrived; never waits. Those of the last four steps are
+  /// kept: a host that is always further ahead of the device sees none.
   const StepReport& report() { return meter_.report(); }
 
  private:
   bool is_offloaded(const ScheduledItem& item, index_t group) const {
     return pool_.resident_groups(item.request) <= group;
   }
+  enum class Mode : std::uint8_t { none, step, capture, replay };
+
+  void start_transfers(StreamView stream);
   void gather(index_t group);
+  void write_through(StreamView stream);
   void load_staging(index_t cached_layer);
   void store_staging(index_t cached_layer);
   void enter(index_t cached_layer, StreamView stream);
@@ -82,7 +99,7 @@ class PrefetchPipeline {
   detail::StepMeter meter_;
   Batch batch_;
   Selection selection_;
-  bool is_in_step_ = false;
+  Mode mode_ = Mode::none;   // of the step that has begun
   bool is_staging_ = false;  // some item reads everything of offloaded layers
   index_t appended_layers_ = 0;
   index_t entered_layer_ = -1;  // cached layer whose rows were appended last
@@ -91,3 +108,4 @@ class PrefetchPipeline {
 }  // namespace spectx
 
 #include "spectx/detail/prefetch_pipeline.hpp"
+#include "spectx/detail/prefetch_pipeline_replay.hpp"

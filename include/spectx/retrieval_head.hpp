@@ -52,7 +52,7 @@ struct HeadConfig {
 /// call. Not thread-safe.
 class RetrievalHead {
  public:
-  /// Allocates from memories.device. Throws InvalidArgument that names the weight that does not fit
+  /// Allocates from both memories. Throws InvalidArgument that names the weight that does not fit
   /// the target, OutOfMemory.
   RetrievalHead(Backend& backend, KVPool& pool, const HeadWeights& weights,
                 const HeadConfig& config, Memories memories);
@@ -71,14 +71,24 @@ class RetrievalHead {
 
   /// How the selections from now on are made; a new head's rule is the plan's. Throws
   /// InvalidArgument for more rows than the plan's largest budget, for other sinks or another
-  /// window.
+  /// window. A captured step keeps the rule that it was captured with.
   void set_rule(const SelectionConfig& rule);
   /// The same rule with another budget.
   void set_budget(index_t budget);
 
+  /// Whether a step of the batch can be captured in a graph, and replayed: the feature before every
+  /// item's first row is kept. A request's first step and one after a long rewind are run.
+  bool can_replay(const Batch& batch) const;
+
+  /// Before the launch of a graph that holds select and observe. Host work alone. Throws
+  /// InvalidArgument (nothing changed) for a batch that cannot be replayed.
+  void begin_replay(const Batch& batch);
+
   /// Whether a score was ever NaN (broken weights or features), of the steps that have arrived at
   /// the host; never waits.
-  bool saw_nan() const noexcept { return nan_on_host_ != 0; }
+  bool saw_nan() const noexcept {
+    return *reinterpret_cast<const volatile std::int32_t*>(host_memory_.data()) != 0;
+  }
   const HeadWeights& weights() const noexcept { return weights_; }
   const SelectionConfig& rule() const noexcept { return rule_; }
   /// Device bytes of this head, its weights and keys excluded.
@@ -101,6 +111,7 @@ class RetrievalHead {
   void carve();
   void upload_constants(StreamView stream);
   bool is_fed(const ScheduledItem& item) const;
+  void keep(const Batch& batch);
   Array<const std::int32_t> fed_leads(const Batch& batch, StreamView stream);
   void enter_leads(const Batch& batch, StreamView stream);
   void enter_followers(const Batch& batch, StreamView stream);
@@ -121,6 +132,7 @@ class RetrievalHead {
   HeadLayout layout_;
   DType compute_;
   Buffer memory_;
+  Buffer host_memory_;     // [1] int32: the NaN flag of the steps that have arrived
   TensorView features_{};  // [max_step_rows, normed_features * H] where they are normalised
   TensorView fused_{};     // [max_step_rows, W] fc of the features observed in this step
   TensorView ring_{};      // [max_requests, kRingRows, W] fused features of the last rows
@@ -139,7 +151,6 @@ class RetrievalHead {
   Array<std::int32_t> fed_lead_row_{};     // [max_step_rows] lead_row, -1 where no feature is kept
   std::vector<std::int32_t> fed_on_host_;  // the same
   std::int32_t* nan_flag_ = nullptr;       // device
-  std::int32_t nan_on_host_ = 0;
   float magnitude_ = 1;
   float scale_ = 1;
   Selection selection_;

@@ -58,6 +58,17 @@ class DeferredBackend final : public Backend {
     for (const auto& queue : queues_) run_to(*queue, queue->put);
   }
 
+  /// As a device's capture: what is put on any stream is kept, in this order, and does not run.
+  using Graph = std::vector<std::function<void()>>;
+  void begin_capture() { is_capturing_ = true; }
+  Graph end_capture() {
+    is_capturing_ = false;
+    return std::exchange(captured_, {});
+  }
+  void launch(const Graph& graph, StreamView s) {
+    for (const auto& operation : graph) put(s, operation);
+  }
+
   void embed(const EmbedArgs& a, StreamView s) override { defer(&Backend::embed, a, s); }
   void matmul(const MatmulArgs& a, StreamView s) override { defer(&Backend::matmul, a, s); }
   void rms_norm(const RmsNormArgs& a, StreamView s) override { defer(&Backend::rms_norm, a, s); }
@@ -103,7 +114,11 @@ class DeferredBackend final : public Backend {
   void destroy_event(void* handle) noexcept override { delete static_cast<Place*>(handle); }
 
   void copy(void* to, const void* from, index_t bytes, StreamView s) override {
-    if (device_.has(from) || host_.has(from)) {
+    const bool is_from_here = device_.has(from) || host_.has(from);
+    if (is_capturing_ && !(is_from_here && (device_.has(to) || host_.has(to)))) {
+      throw Unsupported("DeferredBackend::copy: a captured copy needs the backend's memory");
+    }
+    if (is_from_here) {
       put(s, [this, to, from, bytes] { worker_.copy(to, from, bytes, {}); });
       return;
     }
@@ -118,16 +133,19 @@ class DeferredBackend final : public Backend {
   void stamp(std::uint64_t* device_ns, StreamView s) override {
     put(s, [this, device_ns] { worker_.stamp(device_ns, {}); });
   }
-  void record(EventView event, StreamView s) override { place(event) = {&queue(s), queue(s).put}; }
+  void record(EventView event, StreamView s) override {
+    if (!is_capturing_) place(event) = {&queue(s), queue(s).put};
+  }
   void wait(StreamView s, EventView event) override {
     const Place until = place(event);
-    if (until.queue == nullptr) return;
+    if (is_capturing_ || until.queue == nullptr) return;
     put(s, [until] { run_to(*until.queue, until.position); });
   }
   bool is_done(EventView event) override {
     const Place until = place(event);
     return until.queue == nullptr || until.queue->done >= until.position;
   }
+  bool is_capturing(StreamView) override { return is_capturing_; }
   void synchronize(StreamView s) override { run_to(queue(s), queue(s).put); }
 
   Memories memories() override { return {device_, host_}; }
@@ -159,7 +177,8 @@ class DeferredBackend final : public Backend {
       ++queue.done;
     }
   }
-  static void put(StreamView s, std::function<void()> operation) {
+  void put(StreamView s, std::function<void()> operation) {
+    if (is_capturing_) return captured_.push_back(std::move(operation));
     queue(s).work.push_back(std::move(operation));
     ++queue(s).put;
   }
@@ -187,6 +206,8 @@ class DeferredBackend final : public Backend {
   TrackedMemory device_, host_;
   std::mt19937 random_;
   std::vector<std::unique_ptr<Queue>> queues_;
+  bool is_capturing_ = false;
+  Graph captured_;
 };
 
 }  // namespace spectx::test

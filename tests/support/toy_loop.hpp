@@ -49,6 +49,11 @@ struct ToyLoop {
   /// Runs a step and waits for it: `next` and `hidden_bits` are of it.
   void step(std::span<const BatchItem> items) {
     const Batch& batch = pool.schedule(items, stream);
+    enqueue(batch);
+    read(batch);
+  }
+  /// Puts a step on the stream.
+  void enqueue(const Batch& batch) {
     const Selection& selection = head.select(batch, stream);
     pipeline.begin_step(batch, selection, stream);
     model.embed(batch, stream);
@@ -60,13 +65,16 @@ struct ToyLoop {
       model.finish(layer, batch, stream);
     }
     pipeline.end_step(stream);
+    last = selection;
+  }
+  /// What the step gave.
+  void read(const Batch& batch) {
     model.next_tokens(batch, next.data(), stream);
     hidden_bits.resize(static_cast<std::size_t>(batch.num_rows * model.shape.hidden));
     backend.copy(hidden_bits.data(), model.hidden(batch).data,
                  static_cast<index_t>(hidden_bits.size() * 4), stream);
     backend.synchronize(stream);
     if (waits) pipeline.wait_ready();
-    last = selection;
   }
   void step(const BatchItem& item) { step(std::array{item}); }
 

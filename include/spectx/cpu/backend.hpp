@@ -142,6 +142,7 @@ class CpuBackend : public Backend {
   void wait(StreamView, EventView) override {}
   bool is_done(EventView) override { return true; }
   void synchronize(StreamView) override {}
+  bool is_capturing(StreamView) override { return false; }
   void stamp(std::uint64_t* device_ns, StreamView) override {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
     *device_ns = static_cast<std::uint64_t>(

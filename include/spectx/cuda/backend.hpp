@@ -28,8 +28,12 @@ int device_count() noexcept;
 /// that are multiples of 16 bytes are read fastest. Heads of up to 256 dims.
 ///
 /// Each stream has a scratch memory that grows at the first call that needs more, which waits for
-/// the stream; a call of the same shapes as one before allocates nothing and can be captured in a
-/// graph. Destroying a stream waits for it.
+/// the stream; a call of the same shapes as one before allocates nothing. Destroying a stream waits
+/// for it.
+///
+/// Operations can be captured in a CUDA graph, in any mode, on a stream that has been used before.
+/// Such a graph uses the stream's scratch: launch it on the same stream, and destroy it before the
+/// backend.
 ///
 /// Throws InvalidArgument for a device that is not there, CudaError for one that cannot be used.
 std::unique_ptr<Backend> make_backend(const CudaOptions& options = {});

@@ -37,6 +37,7 @@ inline ScheduledItem KVPool::check_item(const BatchItem& item) const {
 }
 
 inline const Batch& KVPool::schedule(std::span<const BatchItem> items, StreamView stream) {
+  expects(!backend_.is_capturing(stream), "KVPool::schedule: cannot be captured");
   settle_moves(stream, /*wait=*/false);
   scheduled_.clear();
   expects(static_cast<index_t>(items.size()) <= plan_.max_requests,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The bodies of PrefetchPipeline; include spectx/prefetch_pipeline.hpp.
+// The bodies of PrefetchPipeline but for replays; include spectx/prefetch_pipeline.hpp.
 #include "spectx/prefetch_pipeline.hpp"
 
 namespace spectx {
@@ -17,15 +17,13 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
       lists_memory_(backend.memories().device, pool.layout().step_list_bytes()),
       meter_(backend, pool) {
   expects(config.copy_blocks > 0, "PrefetchPipeline: copy_blocks must be positive");
-  if (!pool.plan().has_host_tier()) return;
   const PoolLayout& layout = pool.layout();
   detail::Carver carver(lists_memory_.data());
   lists_.slot_of_rank = carver.take<std::int32_t>(layout.rank_table_bytes);
   lists_.miss_ids = carver.take<std::int32_t>(layout.rank_table_bytes);
   lists_.miss_slots = carver.take<std::int32_t>(layout.rank_table_bytes);
-  lists_.miss_counts = carver.take<std::int32_t>(layout.head_count_bytes);
-  lists_.hit_counts = carver.take<std::int32_t>(layout.head_count_bytes);
-  meter_.point(carver.take<std::uint64_t>(layout.stamp_bytes));
+  meter_.point(carver.take<std::byte>(layout.figure_bytes()), lists_);
+  if (!pool.plan().has_host_tier()) return;
   lists_.max_budget = pool.plan().selection.largest_budget();
   for (index_t g = 0; g < layout.groups; ++g) group_events_.push_back(backend.make_event());
   for (int set = 0; set < 2; ++set) staging_events_.push_back(backend.make_event());
@@ -47,32 +45,40 @@ inline PrefetchPipeline::~PrefetchPipeline() {
 inline void PrefetchPipeline::begin_step(const Batch& batch, const Selection& selection,
                                          StreamView stream) {
   const TraceSpan span(backend_.trace(), "PrefetchPipeline::begin_step");
-  expects(!is_in_step_, "PrefetchPipeline::begin_step: the step before was not ended");
+  expects(mode_ == Mode::none, "PrefetchPipeline::begin_step: the step before was not ended");
   expects(
       !batch.needs_selection || selection.max_budget == pool_.plan().selection.largest_budget(),
       "PrefetchPipeline::begin_step: the selection's max_budget must be the plan's largest budget");
+  const bool is_captured = backend_.is_capturing(stream);
+  expects(!is_captured || can_replay(batch),
+          "PrefetchPipeline::begin_step: this batch cannot be captured: see can_replay");
   batch_ = batch;
   selection_ = selection;
-  const bool has_host_tier = pool_.plan().has_host_tier();
-  if (has_host_tier && batch.needs_selection) {
+  meter_.note_launch();
+  const bool has_transfers = pool_.plan().has_host_tier() && !batch.items.empty();
+  if (has_transfers) meter_.begin_step(stream);
+  if (has_transfers && batch.needs_selection) {
     backend_.update_slots(
         {.batch = &batch_, .selection = selection_, .pool = pool_.view(), .lists = lists_}, stream);
   }
-  is_in_step_ = true;
+  mode_ = is_captured ? Mode::capture : Mode::step;
   is_staging_ = false;
   entered_layer_ = -1;
   appended_layers_ = 0;
-  if (!has_host_tier || batch.items.empty()) return;
+  if (has_transfers) start_transfers(stream);
+}
 
-  meter_.begin_step(stream);
-  first_group_ = pool_.layout().groups;
-  for (const ScheduledItem& item : batch.items) {
+inline void PrefetchPipeline::start_transfers(StreamView stream) {
+  const index_t groups = pool_.layout().groups;
+  first_group_ = mode_ == Mode::capture ? 0 : groups;  // a replay may find any group offloaded
+  for (const ScheduledItem& item : batch_.items) {
     const index_t resident = pool_.resident_groups(item.request);
     first_group_ = std::min(first_group_, resident);
-    is_staging_ = is_staging_ || (!item.selects && resident < pool_.layout().groups);
+    is_staging_ = is_staging_ || (!item.selects && resident < groups);
   }
   order(copy_stream_, stream);
-  for (index_t g = first_group_; batch.needs_selection && g < pool_.layout().groups; ++g) gather(g);
+  meter_.begin_transfers(stream);
+  for (index_t g = first_group_; batch_.needs_selection && g < groups; ++g) gather(g);
   if (is_staging_) load_staging(first_group_ * pool_.plan().group_layers);
   if (is_staging_) load_staging(first_group_ * pool_.plan().group_layers + 1);
 }
@@ -137,7 +143,8 @@ inline void PrefetchPipeline::enter(index_t cached_layer, StreamView stream) {
 
 inline KVView PrefetchPipeline::append(index_t layer, TensorView k, TensorView v,
                                        StreamView stream) {
-  expects(is_in_step_, "PrefetchPipeline::append: no step has begun");
+  expects(mode_ == Mode::step || mode_ == Mode::capture,
+          "PrefetchPipeline::append: no step has begun");
   const ModelShape& shape = pool_.shape();
   expects(k.rank == 3 && k.shape[0] == batch_.num_rows && k.shape[1] == shape.kv_heads &&
               k.shape[2] == shape.k_dim,
@@ -169,31 +176,41 @@ inline KVView PrefetchPipeline::append(index_t layer, TensorView k, TensorView v
 }
 
 inline void PrefetchPipeline::end_step(StreamView stream) {
-  expects(is_in_step_, "PrefetchPipeline::end_step: no step has begun");
-  is_in_step_ = false;
+  expects(mode_ != Mode::none, "PrefetchPipeline::end_step: no step has begun");
+  const Mode mode = std::exchange(mode_, Mode::none);
   if (batch_.items.empty()) return;
   const bool has_host_tier = pool_.plan().has_host_tier();
-  if (has_host_tier) {
-    const TraceSpan span(backend_.trace(), "PrefetchPipeline::write_through", TraceLane::copy);
-    order(copy_stream_, stream);
-    if (entered_layer_ >= 0) store_staging(entered_layer_);
-    if (batch_.needs_selection && first_group_ < pool_.layout().groups) {
-      backend_.scatter_rows(
-          {.batch = &batch_, .pool = pool_.view(), .write_batch = pool_.plan().write_batch},
-          copy_stream_);
-    }
-  }
+  const bool is_replayed = mode == Mode::replay;
   // The next schedule follows the copy stream only where there is a host tier.
-  meter_.end_step(batch_, selection_, lists_, has_host_tier ? StreamView(copy_stream_) : stream);
+  const StreamView last = has_host_tier && !is_replayed ? StreamView(copy_stream_) : stream;
+  if (has_host_tier && !is_replayed) write_through(stream);
+  if (!is_replayed) meter_.collect(batch_, selection_, last);
+  if (mode == Mode::capture) return;  // nothing has run
+
+  meter_.end_step(batch_, last);
   if (has_host_tier) {
-    backend_.record(copies_, copy_stream_);
+    backend_.record(copies_, last);
     pool_.copies_ = copies_;
+    if (is_replayed) backend_.wait(copy_stream_, copies_);
   }
   pool_.advance(batch_);
 }
 
+inline void PrefetchPipeline::write_through(StreamView stream) {
+  const TraceSpan span(backend_.trace(), "PrefetchPipeline::write_through", TraceLane::copy);
+  meter_.end_compute(stream);
+  order(copy_stream_, stream);
+  if (entered_layer_ >= 0) store_staging(entered_layer_);
+  if (batch_.needs_selection && first_group_ < pool_.layout().groups) {
+    backend_.scatter_rows(
+        {.batch = &batch_, .pool = pool_.view(), .write_batch = pool_.plan().write_batch},
+        copy_stream_);
+  }
+}
+
 inline void PrefetchPipeline::apply(const Placement& placement, StreamView stream) {
-  expects(!is_in_step_, "PrefetchPipeline::apply: a step has begun");
+  expects(mode_ == Mode::none, "PrefetchPipeline::apply: a step has begun");
+  expects(!backend_.is_capturing(stream), "PrefetchPipeline::apply: cannot be captured");
   expects(placement.needs.size() == placement.resident_groups.size(),
           "PrefetchPipeline::apply: the placement needs one entry a request");
   pool_.settle_moves(stream, /*wait=*/false);
@@ -205,10 +222,11 @@ inline void PrefetchPipeline::apply(const Placement& placement, StreamView strea
 
 inline void PrefetchPipeline::warm(const Batch& batch, const Selection& selection,
                                    StreamView stream) {
-  expects(!is_in_step_, "PrefetchPipeline::warm: a step has begun");
+  expects(mode_ == Mode::none, "PrefetchPipeline::warm: a step has begun");
+  expects(!backend_.is_capturing(stream), "PrefetchPipeline::warm: cannot be captured");
   if (!pool_.plan().has_host_tier() || !batch.needs_selection) return;
   begin_step(batch, selection, stream);
-  is_in_step_ = false;
+  mode_ = Mode::none;
   for (const ScheduledItem& item : batch.items) {
     if (!item.selects || pool_.is_resident(item.request)) continue;
     Event& event = warm_events_[static_cast<std::size_t>(item.request.value)];

@@ -14,9 +14,7 @@ inline bool RetrievalHead::is_fed(const ScheduledItem& item) const {
 
 /// Leads whose key can be made. A row that is rerun after a long rewind has its key already.
 inline Array<const std::int32_t> RetrievalHead::fed_leads(const Batch& batch, StreamView stream) {
-  const bool is_all_fed = std::all_of(batch.items.begin(), batch.items.end(),
-                                      [&](const ScheduledItem& item) { return is_fed(item); });
-  if (is_all_fed) return batch.lead_row;
+  if (can_replay(batch)) return batch.lead_row;
   fed_on_host_.clear();
   std::int32_t row = 0;
   for (const ScheduledItem& item : batch.items) {
@@ -29,8 +27,31 @@ inline Array<const std::int32_t> RetrievalHead::fed_leads(const Batch& batch, St
   return {fed_lead_row_.data, leads};
 }
 
+inline bool RetrievalHead::can_replay(const Batch& batch) const {
+  return std::all_of(batch.items.begin(), batch.items.end(),
+                     [&](const ScheduledItem& item) { return is_fed(item); });
+}
+
+inline void RetrievalHead::begin_replay(const Batch& batch) {
+  expects(can_replay(batch), "RetrievalHead::begin_replay: a request's last feature is not kept");
+  keep(batch);
+}
+
+/// Notes the features that the step leaves in the ring.
+inline void RetrievalHead::keep(const Batch& batch) {
+  for (const ScheduledItem& item : batch.items) {
+    Kept& kept = kept_[static_cast<std::size_t>(item.request.value)];
+    if (item.first < kept.begin || item.first > kept.end) kept.begin = item.first;
+    kept.end = item.first + item.rows;
+    kept.begin = std::max(kept.begin, kept.end - HeadLayout::kRingRows);
+  }
+}
+
 inline const Selection& RetrievalHead::select(const Batch& batch, StreamView stream) {
   const TraceSpan span(backend_.trace(), "RetrievalHead::select");
+  expects(!backend_.is_capturing(stream) || can_replay(batch),
+          "RetrievalHead::select: this batch cannot be captured: a request's last feature is not "
+          "kept");
   for (const ScheduledItem& item : batch.items) {
     if (item.first == 0) kept_[static_cast<std::size_t>(item.request.value)] = {};
     expects(!item.selects || item.first == 0 || is_fed(item),
@@ -54,7 +75,7 @@ inline const Selection& RetrievalHead::select(const Batch& batch, StreamView str
       backend_.join_heads({.scores = scores_, .batch = &batch, .reduce = config_.reduce}, stream);
     }
     choose(batch, queries, stream);
-    backend_.copy(&nan_on_host_, nan_flag_, sizeof(nan_on_host_), stream);
+    backend_.copy(host_memory_.data(), nan_flag_, sizeof(std::int32_t), stream);
   }
   return selection_;
 }
@@ -100,12 +121,7 @@ inline void RetrievalHead::observe(index_t layer, const Batch& batch, TensorView
   if (layer != taps.back()) return;
   const TensorView fused = rows_of(fused_, batch.num_rows);
   backend_.store_ring({.rows = fused, .batch = &batch, .ring = ring_}, stream);
-  for (const ScheduledItem& item : batch.items) {
-    Kept& kept = kept_[static_cast<std::size_t>(item.request.value)];
-    if (item.first < kept.begin || item.first > kept.end) kept.begin = item.first;
-    kept.end = item.first + item.rows;
-    kept.begin = std::max(kept.begin, kept.end - HeadLayout::kRingRows);
-  }
+  if (!backend_.is_capturing(stream)) keep(batch);
   if (batch.max_rows_per_item > 1) enter_followers(batch, stream);
 }
 

@@ -21,6 +21,8 @@ inline RetrievalHead::RetrievalHead(Backend& backend, KVPool& pool, const HeadWe
       kept_(static_cast<std::size_t>(pool.plan().max_requests)) {
   check_weights();
   memory_ = Buffer(memories.device, layout_.bytes());
+  host_memory_ = Buffer(memories.host, sizeof(std::int32_t));
+  *reinterpret_cast<std::int32_t*>(host_memory_.data()) = 0;
   carve();
   set_rule(rule_);
   const Stream stream = backend.make_stream();

@@ -1,105 +1,78 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <vector>
 
 #include "spectx/kv_pool.hpp"
+#include "spectx/step_report.hpp"
 
-namespace spectx {
-
-/// How a step read its rows.
-enum class Path : std::uint8_t { dense, selected_resident, selected_offloaded, mixed };
-
-constexpr const char* path_name(Path path) noexcept {
-  switch (path) {
-    case Path::dense:
-      return "dense";
-    case Path::selected_resident:
-      return "selected_resident";
-    case Path::selected_offloaded:
-      return "selected_offloaded";
-    case Path::mixed:
-      break;
-  }
-  return "mixed";
-}
-
-/// What one step moved and waited for. Rows are counted once for each KV head of the items that
-/// select in requests with offloaded groups.
-struct StepReport {
-  Path path = Path::dense;
-  index_t step = -1;       // steps ended before it; -1: none has arrived
-  bool is_lossy = false;   // a row that it read may have been in a host tier of a smaller type
-  index_t hits = 0;        // selected rows that were in a slot
-  index_t misses = 0;      // selected rows that were fetched
-  index_t bytes = 0;       // fetched, all groups
-  double transfer_us = 0;  // all groups' transfers
-  double exposed_us = 0;   // what the compute stream waited for them
-  double floor_us = 0;     // least wait possible: max over groups of (transfers up to it - compute
-                           // before it)
-  // Of the items that select:
-  double mean_budget = 0;     // rows that a KV head read; 0: no item selects
-  index_t guard_raised = 0;   // items that read more than the budget, enough
-  index_t guard_full = 0;     // that read everything, for max_budget was too little
-  index_t guard_limited = 0;  // that read max_budget, though it was too little
-};
-
-namespace detail {
+namespace spectx::detail {
 
 /// Collects a step's device counts and time stamps and turns them into a StepReport once they have
-/// arrived on the host. Owns the device stamps' host copies.
+/// arrived on the host. They are one block of device memory, which every step writes and end_step
+/// copies to the next of a ring of records; that copy is never captured, so that a replayed step
+/// has its own record like any other.
 class StepMeter {
  public:
-  StepMeter(Backend& backend, const KVPool& pool) : backend_(backend), pool_(pool) {
-    const auto counts = static_cast<std::size_t>(pool.plan().max_requests * pool.shape().kv_heads);
+  StepMeter(Backend& backend, const KVPool& pool)
+      : backend_(backend),
+        pool_(pool),
+        host_(backend.memories().host, pool.layout().host_figure_bytes()) {
+    index_t offset = 0;
     for (Record& record : records_) {
       record.event.emplace(backend.make_event());
-      record.hits.resize(counts);
-      record.misses.resize(counts);
-      record.stamps.resize(static_cast<std::size_t>(pool.layout().groups * kStamps));
-      record.miss_bytes.resize(static_cast<std::size_t>(pool.plan().max_requests));
-      record.lengths.resize(static_cast<std::size_t>(pool.plan().max_requests));
-      record.counts.resize(counts);
-      record.outcomes.resize(static_cast<std::size_t>(pool.plan().max_requests));
+      record.figures = figures_at(host_.data() + offset);
+      record.items.resize(static_cast<std::size_t>(pool.plan().max_requests));
+      offset += pool.layout().figure_bytes();
     }
+    groups_.reserve(static_cast<std::size_t>(pool.layout().groups));
   }
 
-  void point(std::uint64_t* device_stamps) { stamps_ = device_stamps; }
+  /// Where the step writes its counts: PoolLayout::figure_bytes() of device memory.
+  void point(std::byte* device, StepLists& lists) {
+    device_ = figures_at(device);
+    lists.miss_counts = device_.misses;
+    lists.hit_counts = device_.hits;
+  }
 
-  void begin_transfer(index_t group, StreamView s) { stamp(group, 0, s); }
-  void end_transfer(index_t group, StreamView s) { stamp(group, 1, s); }
-  void begin_wait(index_t group, StreamView s) { stamp(group, 2, s); }
-  void end_wait(index_t group, StreamView s) { stamp(group, 3, s); }
+  /// The host is about to put a step on a stream, or to launch a captured one.
+  void note_launch() { launch_ns_ = now_ns(); }
+  /// Before anything of a step.
+  void begin_step(StreamView compute) { stamp(kStepBegin, compute); }
+  /// Once the transfers may start.
+  void begin_transfers(StreamView compute) { stamp(kTransfersBegin, compute); }
+  void begin_transfer(index_t group, StreamView s) { stamp(of_group(group, 0), s); }
+  void end_transfer(index_t group, StreamView s) { stamp(of_group(group, 1), s); }
+  void begin_wait(index_t group, StreamView s) { stamp(of_group(group, 2), s); }
+  void end_wait(index_t group, StreamView s) { stamp(of_group(group, 3), s); }
+  /// After the last of a step's work on the compute stream.
+  void end_compute(StreamView compute) { stamp(kStepEnd, compute); }
 
-  /// Clears the stamps of a step; `stream` is where it begins.
-  void begin_step(StreamView stream) {
-    if (stamps_ != nullptr) {
-      backend_.fill(stamps_, 0, pool_.layout().groups * kStamps * 8, stream);
+  /// Takes what the selector says of its selection, after `stream`.
+  void collect(const Batch& batch, const Selection& selection, StreamView stream) {
+    if (!batch.needs_selection) return;
+    const auto items = static_cast<index_t>(batch.items.size());
+    backend_.copy(device_.counts, selection.counts.data, items * pool_.shape().kv_heads * 4,
+                  stream);
+    if (selection.outcomes.size > 0) {
+      backend_.copy(device_.outcomes, selection.outcomes.data, items * 4, stream);
+    } else {
+      static_assert(static_cast<int>(GuardOutcome::kept) == 0);
+      backend_.fill(device_.outcomes, 0, items * 4, stream);
     }
   }
 
   /// Sends the step's figures to the host, after `stream`, which follows the step.
-  void end_step(const Batch& batch, const Selection& selection, const StepLists& lists,
-                StreamView stream) {
+  void end_step(const Batch& batch, StreamView stream) {
     Record& record = records_[static_cast<std::size_t>(steps_ % kDepth)];
     record.step = steps_++;
+    record.launch_ns = launch_ns_;
     describe(batch, record);
-    const index_t bytes = record.items * pool_.shape().kv_heads * 4;
-    record.has_outcomes = batch.needs_selection && selection.outcomes.size > 0;
-    if (batch.needs_selection) {
-      backend_.copy(record.counts.data(), selection.counts.data, bytes, stream);
-    }
-    if (record.has_outcomes) {
-      backend_.copy(record.outcomes.data(), selection.outcomes.data, record.items * 4, stream);
-    }
-    if (stamps_ != nullptr && record.path != Path::dense) {
-      backend_.copy(record.hits.data(), lists.hit_counts, bytes, stream);
-      backend_.copy(record.misses.data(), lists.miss_counts, bytes, stream);
-    }
-    if (stamps_ != nullptr) {
-      backend_.copy(record.stamps.data(), stamps_, pool_.layout().groups * kStamps * 8, stream);
-    }
+    backend_.copy(host_.data() + (record.step % kDepth) * pool_.layout().figure_bytes(),
+                  device_.begin, pool_.layout().figure_bytes(), stream);
     backend_.record(*record.event, stream);
   }
 
@@ -115,43 +88,70 @@ class StepMeter {
   }
 
  private:
-  static constexpr index_t kStamps = 4;
-  static constexpr index_t kDepth = 4;  // steps whose figures may be under way
+  static constexpr index_t kDepth = PoolLayout::kFigureRecords;
+  static constexpr index_t kStepBegin = 0, kTransfersBegin = 1, kStepEnd = 2;
+  static_assert(PoolLayout::kStepStamps == 3);
 
+  struct Figures {
+    std::byte* begin = nullptr;
+    std::int32_t *misses = nullptr, *hits = nullptr;  // [items, kv_heads]; null: no host tier
+    std::uint64_t* stamps = nullptr;   // ns: of the step, then four a group; null: no host tier
+    std::int32_t* counts = nullptr;    // [items, kv_heads] of the selection
+    GuardOutcome* outcomes = nullptr;  // [items]
+  };
+  struct Item {
+    index_t miss_bytes = 0;  // of one missing row; 0: nothing offloaded
+    index_t length = 0;      // tokens; 0: it does not select
+  };
   struct Record {
     std::optional<Event> event;
     index_t step = 0;
     Path path = Path::dense;
     bool is_lossy = false;
-    index_t items = 0;
-    std::vector<std::int32_t> hits, misses;  // [items, kv_heads]
-    std::vector<index_t> miss_bytes;         // [items] of one missing row; 0: nothing offloaded
-    std::vector<index_t> lengths;            // [items] tokens; 0: it does not select
-    std::vector<std::int32_t> counts;        // [items, kv_heads] of the selection
-    std::vector<GuardOutcome> outcomes;      // [items]
-    bool has_outcomes = false;
-    std::vector<std::uint64_t> stamps;  // [groups, kStamps] ns
+    index_t num_items = 0;
+    index_t first_group = 0;  // that is offloaded for some item that selects
+    std::vector<Item> items;
+    std::int64_t launch_ns = 0;
+    Figures figures;  // host
   };
 
-  void stamp(index_t group, index_t which, StreamView stream) {
-    backend_.stamp(stamps_ + group * kStamps + which, stream);
+  static index_t of_group(index_t group, index_t which) {
+    return PoolLayout::kStepStamps + group * PoolLayout::kGroupStamps + which;
   }
+  static std::int64_t now_ns() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+  }
+  Figures figures_at(std::byte* memory) const {
+    const PoolLayout& layout = pool_.layout();
+    Carver carver(memory);
+    Figures f{.begin = memory};
+    f.misses = carver.take<std::int32_t>(layout.head_count_bytes);
+    f.hits = carver.take<std::int32_t>(layout.head_count_bytes);
+    f.stamps = carver.take<std::uint64_t>(layout.stamp_bytes);
+    f.counts = carver.take<std::int32_t>(layout.selection_count_bytes);
+    f.outcomes = carver.take<GuardOutcome>(layout.request_array_bytes);
+    return f;
+  }
+  void stamp(index_t place, StreamView stream) { backend_.stamp(device_.stamps + place, stream); }
 
   void describe(const Batch& batch, Record& record) const {
+    const KVPoolView& view = pool_.view();
     bool is_dense = true;
     bool is_resident = true;
     bool is_offloaded = true;
-    record.items = static_cast<index_t>(batch.items.size());
+    record.num_items = static_cast<index_t>(batch.items.size());
     record.is_lossy = false;
+    record.first_group = view.groups;
     for (std::size_t i = 0; i < batch.items.size(); ++i) {
       const ScheduledItem& item = batch.items[i];
-      const KVPoolView& view = pool_.view();
+      const index_t resident = pool_.resident_groups(item.request);
       index_t layers = 0;
-      for (index_t g = pool_.resident_groups(item.request); g < view.groups; ++g) {
-        layers += view.layers_of(g);
-      }
-      record.lengths[i] = item.selects ? item.first + item.rows : 0;
-      record.miss_bytes[i] = item.selects ? view.run.bytes_of(layers) : 0;
+      for (index_t g = resident; g < view.groups; ++g) layers += view.layers_of(g);
+      record.items[i] = {};
+      if (item.selects) record.items[i] = {view.run.bytes_of(layers), item.first + item.rows};
+      if (item.selects) record.first_group = std::min(record.first_group, resident);
       record.is_lossy = record.is_lossy || (view.run.is_lossy && pool_.reads_returned(item));
       is_dense = is_dense && !item.selects;
       is_resident = is_resident && item.selects && layers == 0;
@@ -165,65 +165,66 @@ class StepMeter {
 
   void finish(const Record& record) {
     report_ = StepReport{.path = record.path, .step = record.step, .is_lossy = record.is_lossy};
-    const auto heads = static_cast<std::size_t>(pool_.shape().kv_heads);
-    for (std::size_t i = 0; i < static_cast<std::size_t>(record.items); ++i) {
-      if (record.miss_bytes[i] == 0) continue;
-      for (std::size_t h = i * heads; h < (i + 1) * heads; ++h) {
-        report_.hits += record.hits[h];
-        report_.misses += record.misses[h];
-        report_.bytes += record.misses[h] * record.miss_bytes[i];
-      }
-    }
-    finish_budgets(record);
-    if (stamps_ != nullptr) finish_times(record);
-  }
-
-  void finish_budgets(const Record& record) {
-    const auto heads = static_cast<std::size_t>(pool_.shape().kv_heads);
+    const index_t heads = pool_.shape().kv_heads;
+    const Figures& figures = record.figures;
     index_t rows = 0;
     index_t runs = 0;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(record.items); ++i) {
-      if (record.lengths[i] == 0) continue;
-      for (std::size_t h = i * heads; h < (i + 1) * heads; ++h, ++runs) {
-        rows += record.counts[h] == kAllTokens ? record.lengths[i] : record.counts[h];
+    for (index_t i = 0; i < record.num_items; ++i) {
+      const Item& item = record.items[static_cast<std::size_t>(i)];
+      if (item.length == 0) continue;
+      for (index_t h = i * heads; h < (i + 1) * heads; ++h, ++runs) {
+        rows += figures.counts[h] == kAllTokens ? item.length : figures.counts[h];
+        if (item.miss_bytes == 0) continue;
+        report_.hits += figures.hits[h];
+        report_.misses += figures.misses[h];
+        report_.bytes += figures.misses[h] * item.miss_bytes;
       }
-      if (!record.has_outcomes) continue;
-      report_.guard_raised += record.outcomes[i] == GuardOutcome::raised ? 1 : 0;
-      report_.guard_full += record.outcomes[i] == GuardOutcome::full ? 1 : 0;
-      report_.guard_limited += record.outcomes[i] == GuardOutcome::limited ? 1 : 0;
+      report_.guard_raised += figures.outcomes[i] == GuardOutcome::raised ? 1 : 0;
+      report_.guard_full += figures.outcomes[i] == GuardOutcome::full ? 1 : 0;
+      report_.guard_limited += figures.outcomes[i] == GuardOutcome::limited ? 1 : 0;
     }
     if (runs > 0) report_.mean_budget = static_cast<double>(rows) / static_cast<double>(runs);
+    if (device_.stamps != nullptr) finish_times(record);
   }
 
   void finish_times(const Record& record) {
-    double transfers = 0;
-    double waited = 0;
-    double start = -1;
     const auto us = [](std::uint64_t from, std::uint64_t to) {
       return to > from ? static_cast<double>(to - from) * 1e-3 : 0.0;
     };
-    for (std::size_t g = 0; g < record.stamps.size(); g += kStamps) {
-      const std::uint64_t* s = &record.stamps[g];
-      if (s[1] == 0) continue;  // nothing of this group was fetched
-      const double reached = static_cast<double>(s[2]) * 1e-3;
-      if (start < 0) start = reached;
-      const double computed = reached - start - waited;
-      transfers += us(s[0], s[1]);
-      waited += us(s[2], s[3]);
-      report_.floor_us = std::max(report_.floor_us, transfers - computed);
+    const std::uint64_t* const step = record.figures.stamps;
+    const index_t groups = pool_.layout().groups;
+    report_.step_us = us(step[kStepBegin], step[kStepEnd]);
+    groups_.clear();
+    // What is not computation: also the time that two stamps take, or a copy that ran at the call.
+    double waited = 0;
+    for (index_t g = record.first_group; backend_.runs_at_call() && g < groups; ++g) {
+      waited += us(step[of_group(g, 0)], step[of_group(g, 1)]);
     }
-    report_.transfer_us = transfers;
-    report_.exposed_us = backend_.runs_at_call() ? transfers : waited;
+    for (index_t g = record.first_group; g < groups; ++g) {
+      const std::uint64_t* const s = step + of_group(g, 0);
+      const double transfer = us(s[0], s[1]);
+      const bool is_late = s[1] > s[2];
+      const double exposed = backend_.runs_at_call() ? transfer : is_late ? us(s[2], s[3]) : 0.0;
+      report_.transfer_us += transfer;
+      report_.exposed_us += exposed;
+      const double computed = us(step[kTransfersBegin], s[2]) - waited;
+      report_.floor_us = std::max(report_.floor_us, report_.transfer_us - computed);
+      waited += us(s[2], s[3]);
+      groups_.push_back({.group = g, .transfer_us = transfer, .exposed_us = exposed});
+    }
+    report_.groups = groups_;
   }
 
   Backend& backend_;
   const KVPool& pool_;
-  std::uint64_t* stamps_ = nullptr;  // device, [groups, kStamps]; null: no host tier
+  Figures device_;
+  Buffer host_;  // [kDepth] figures
   std::array<Record, kDepth> records_;
+  std::int64_t launch_ns_ = 0;
   index_t steps_ = 0;
   index_t read_ = 0;
   StepReport report_;
+  std::vector<GroupTimes> groups_;
 };
 
-}  // namespace detail
-}  // namespace spectx
+}  // namespace spectx::detail
