@@ -24,14 +24,16 @@ struct PoolStats {
   index_t host_used = 0;        // host pages that are held
   index_t host_total = 0;       // what the host tier has grown to
   index_t stalled_batches = 0;  // schedules that waited for pages that a move was about to free
+  index_t host_waits = 0;       // calls that waited for the host tier to grow
 };
 
 /// Owns every row of both tiers and every table about them: page tables, slot map, watermarks,
 /// lengths, placement. Rows are written after RoPE. Not thread-safe; has no stream of its own.
 class KVPool {
  public:
-  /// Allocates the arena and the tables; the host tier grows as rows need it. Blocks. Throws
-  /// OutOfMemory, InvalidArgument for a plan that does not fit the shape.
+  /// Allocates the arena and the tables; the host tier grows as rows need it, where its memory is
+  /// slow to get ahead of need, on a thread of the pool's own. Blocks. Throws OutOfMemory,
+  /// InvalidArgument for a plan that does not fit the shape.
   KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan, Memories memories);
   KVPool(KVPool&&) = delete;
 

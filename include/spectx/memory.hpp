@@ -15,6 +15,9 @@ class MemoryResource {
   /// Throws OutOfMemory. `alignment` is a power of two.
   virtual void* allocate(index_t bytes, index_t alignment = 256) = 0;
   virtual void deallocate(void* memory, index_t bytes) noexcept = 0;
+  /// Bytes take long to get, as pinned ones do: who needs many takes them ahead of need, on a
+  /// thread of its own, so that `allocate` must be thread-safe.
+  virtual bool is_slow() const noexcept { return false; }
 };
 
 /// The two memories that a component may use. On a machine with one memory both are the same

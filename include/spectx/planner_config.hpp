@@ -17,7 +17,7 @@ enum class PlannerModel : std::uint8_t { exact, paper, paper_corrected };
 struct PlannerConfig {
   PlannerModel model = PlannerModel::exact;
   index_t device_bytes = 0;           // cap of the device's memory
-  index_t host_bytes = 0;             // cap of the host tier
+  index_t host_bytes = 0;             // cap of the host tier; see host_memory_limit()
   index_t model_bytes = 0;            // weights and activations of the model itself, on the device
   index_t head_weight_bytes = 0;      // of the retrieval head, on the device
   bool has_one_memory = false;        // host and device memory are the same: no host tier

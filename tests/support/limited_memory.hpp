@@ -41,7 +41,10 @@ class LimitedMemory final : public MemoryResource {
     --counter_.live;
   }
 
+  bool is_slow() const noexcept override { return is_slow_; }
+
   index_t held_bytes() const noexcept { return held_; }
+  void set_slow() noexcept { is_slow_ = true; }
   void set_cap(index_t bytes) noexcept { cap_ = bytes; }
 
  private:
@@ -50,6 +53,7 @@ class LimitedMemory final : public MemoryResource {
   AllocationCounter& counter_;
   index_t cap_;
   index_t held_ = 0;
+  bool is_slow_ = false;
 };
 
 }  // namespace spectx::test

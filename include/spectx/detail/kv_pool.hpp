@@ -110,7 +110,8 @@ inline PoolStats KVPool::stats() const noexcept {
       .device_total = book_.arena.allocated_bytes() + layout_.staging_bytes + layout_.table_bytes(),
       .host_used = book_.host.used_bytes(),
       .host_total = book_.host.allocated_bytes(),
-      .stalled_batches = stalled_batches_};
+      .stalled_batches = stalled_batches_,
+      .host_waits = book_.host.waits()};
 }
 
 inline KVView KVPool::layer_view(index_t layer) const {

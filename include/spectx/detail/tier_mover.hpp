@@ -66,7 +66,8 @@ class TierMover {
     Move& m = move(r);
     if (!wait && !backend_.is_done(m.event)) return false;
     backend_.wait(stream, m.event);
-    return m.is_leaving ? settle_leaving(r, length, stream) : settle_coming(r, length, stream);
+    return m.is_leaving ? settle_leaving(r, length, stream, wait)
+                        : settle_coming(r, length, stream);
   }
 
   /// Gives up a move; the request stays as it is. `stream` waits for copies that still run.
@@ -143,11 +144,12 @@ class TierMover {
     index_t copied = 0;  // rows below are copied once `event` is done
   };
 
-  bool settle_leaving(RequestId r, index_t length, StreamView stream) {
+  bool settle_leaving(RequestId r, index_t length, StreamView stream, bool wait) {
     Move& m = move(r);
     const index_t resident = book_.tables.resident_groups(r);
     const index_t pages = std::max({m.pages, page_count(length), book_.host_pages(r)});
-    if (!book_.host.try_reserve((resident - m.target) * (pages - m.pages))) return false;
+    const index_t more = (resident - m.target) * (pages - m.pages);
+    if (!(wait ? book_.host.wait_reserve(more) : book_.host.try_reserve(more))) return false;
     assert(resident == layout_.groups || pages == book_.host_pages(r));
     book_.hold_host(r, m.target, resident, m.pages, pages);
     book_.tables.upload(stream);
