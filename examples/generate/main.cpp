@@ -2,6 +2,7 @@
 // spectx-generate: a model continues a prompt, with full attention or with spectx.
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -9,6 +10,7 @@
 
 #include "generate/report.hpp"
 #include "llama/tokenizer_config.hpp"
+#include "spectx/host_memory.hpp"
 #include "support/args.hpp"
 #include "support/atomic_file.hpp"
 #include "support/backend.hpp"
@@ -150,7 +152,7 @@ void Program::load() {
                              .max_length = max_length,
                              .chunk_rows = kChunkRows,
                              .device_bytes = device_bytes(),
-                             .host_bytes = options().host_bytes,
+                             .host_bytes = std::min(options().host_bytes, host_memory_limit()),
                              .host_dtype = options().host_dtype});
   } catch (const OutOfMemory& error) {
     const bool is_host = error.tier() == Tier::host;

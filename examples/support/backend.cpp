@@ -3,10 +3,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 
 #include "spectx/cpu/backend.hpp"
+#include "spectx/host_memory.hpp"
 #include "support/args.hpp"
 
 #ifdef SPECTX_WITH_CUDA
@@ -87,9 +89,8 @@ ChosenBackend make_backend(const BackendOptions& options) {
 }
 
 index_t available_host_bytes() {
-  const std::string kibibytes = field("/proc/meminfo", "MemAvailable");
-  if (!kibibytes.empty()) return index_t{std::stoll(kibibytes)} << 10;
-  return index_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
+  return std::min(host_memory_limit(),
+                  index_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE));
 }
 
 index_t available_device_bytes(const ChosenBackend& chosen) {
