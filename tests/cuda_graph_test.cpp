@@ -84,9 +84,10 @@ TEST_CASE("200 steps in CUDA graphs give the bits of steps that are run") {
   if (b == nullptr) return;
   const cudaStreamCaptureMode mode =
       GENERATE(cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed);
-  CAPTURE(mode);
-  ReplayScene<ReplayLoop> replayed(*b, by(mode));
-  ReplayScene<ToyLoop> run(*b);
+  const SelectionConfig rule = replay_rule(GENERATE(false, true));
+  CAPTURE(mode, rule.has_guard());
+  ReplayScene<ReplayLoop> replayed(rule, *b, by(mode));
+  ReplayScene<ToyLoop> run(rule, *b);
   const Product product(*b);
   for (int n = 0; n < 200; ++n) {
     CAPTURE(n);

@@ -20,10 +20,10 @@ ReplayLoop::Launch capture(DeferredBackend& backend, ReplayLoop& loop,
 }
 
 struct Replays {
-  Replays()
+  explicit Replays(const SelectionConfig& rule = replay_rule(false))
       : worker(make_cpu_backend({.two_memories = true})),
         backend(*worker),
-        scene(backend, [this](ReplayLoop& loop, const std::function<void()>& step) {
+        scene(rule, backend, [this](ReplayLoop& loop, const std::function<void()>& step) {
           return capture(backend, loop, step);
         }) {}
 
@@ -35,13 +35,20 @@ struct Replays {
 }  // namespace
 
 TEST_CASE("200 replayed steps give the bits of steps that are run") {
-  Replays replays;
+  const bool has_guard = GENERATE(false, true);
+  Replays replays(replay_rule(has_guard));
   ReplayLoop& loop = replays.scene.loop;
-  ReplayScene<ToyLoop> run(*replays.worker);
+  ReplayScene<ToyLoop> run(replay_rule(has_guard), *replays.worker);
+  std::array<index_t, 3> guarded{};  // raised, full, limited
   for (int n = 0; n < 200; ++n) {
-    CAPTURE(n);
+    CAPTURE(has_guard, n);
     REQUIRE(difference(replays.scene.step(n), run.step(n)) == "");
+    const StepReport& report = loop.pipeline.report();
+    guarded[0] += report.guard_raised;
+    guarded[1] += report.guard_full;
+    guarded[2] += report.guard_limited;
   }
+  for (const index_t count : guarded) REQUIRE((count > 0) == has_guard);
   REQUIRE(loop.replays == 199);      // once, drafts of a request that does not select yet
   REQUIRE(loop.graphs.size() == 3);  // without a selection, with one, drafts
   REQUIRE(loop.pipeline.report().misses > 0);

@@ -64,7 +64,15 @@ struct StepResult {
     read(view.durable, requests);
     for (const RequestNeed& n : loop.pool.needs()) lengths.push_back(n.length);
     const StepReport& r = loop.pipeline.report();
-    figures = {static_cast<index_t>(r.path), r.step, r.hits, r.misses, r.bytes};
+    figures = {static_cast<index_t>(r.path),
+               r.step,
+               r.hits,
+               r.misses,
+               r.bytes,
+               r.guard_raised,
+               r.guard_full,
+               r.guard_limited};
+    mean_budget = r.mean_budget;
     first_group = r.groups.empty() ? loop.pool.layout().groups : r.groups.front().group;
   }
   friend bool operator==(const StepResult&, const StepResult&) = default;
@@ -74,6 +82,7 @@ struct StepResult {
   std::vector<std::vector<std::int32_t>> ids, tables;
   std::vector<index_t> lengths, figures;
   index_t first_group;
+  double mean_budget;
 };
 
 /// Which part of two results differs; empty: none.
@@ -84,7 +93,15 @@ inline std::string difference(const StepResult& a, const StepResult& b) {
   if (a.next != b.next) return "next tokens";
   if (a.tables != b.tables) return "slot maps";
   if (a.figures != b.figures) return "report";
+  if (a.mean_budget != b.mean_budget) return "mean budget";
   return a == b ? "" : "first group";
+}
+
+inline SelectionConfig replay_rule(bool has_guard) {
+  SelectionConfig rule{.budget = 48, .sinks = 2, .recent_window = 16};
+  if (has_guard) rule.max_budget = 64;
+  if (has_guard) rule.min_coverage = 0.6F;
+  return rule;
 }
 
 /// Four requests of different lengths and placements decode, at every 8th step by drafts of which
@@ -94,7 +111,10 @@ class ReplayScene {
  public:
   template <class... More>
   explicit ReplayScene(Backend& backend, More... more)
-      : loop(backend, toy_plan({.budget = 48, .sinks = 2, .recent_window = 16}, 64), more...) {
+      : ReplayScene(replay_rule(false), backend, more...) {}
+  template <class... More>
+  ReplayScene(const SelectionConfig& rule, Backend& backend, More... more)
+      : loop(backend, toy_plan(rule, 64), more...) {
     for (const int length : {12, 40, 30, 20}) open(length);
   }
 
