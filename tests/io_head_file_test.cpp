@@ -169,6 +169,18 @@ TEST_CASE("A single file with a config in it is read as the folder that it was m
   REQUIRE(other.weights.rope.theta == 5000);
   REQUIRE(other.weights.rope.factor == 4);
   REQUIRE(other.weights.feature_layers == std::vector<index_t>{2, 3, 4});
+  const auto own = read(
+      with({{"feature_layers", "[1, 2, 3]"},
+            {"num_attention_heads", "4"},
+            {"num_key_value_heads", "2"},
+            {"head_dim", "8"},
+            {"rope_theta", "7000"},
+            {"rms_norm_eps", "1e-06"},
+            {"rope_scaling",
+             R"({"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 64})"}}));
+  REQUIRE(own.weights.rope.theta == 7000);
+  REQUIRE(own.weights.rope.scaling == RopeScaling::yarn);
+  REQUIRE(own.weights.rope.original_length == 64);
   REQUIRE_THROWS_AS(read(with({{"config", "{"}})), FileError);
   REQUIRE_THROWS_AS(read(with({{"config", config}, {"feature_layers", "null"}})), FileError);
 }
