@@ -26,15 +26,20 @@ inline double f8_by_definition(unsigned bits) {
 
 /// The nearest e4m3, ties to the even one, 448 beyond.
 inline unsigned f8_by_search(double x) {
+  static const std::vector<double> values = [] {
+    std::vector<double> all;
+    for (unsigned bits = 0; bits < 0x7fU; ++bits) all.push_back(f8_by_definition(bits));
+    return all;
+  }();
   const double magnitude = std::abs(x);
   unsigned low = 0;
   unsigned high = 0x7e;
   while (high - low > 1) {
     const unsigned middle = (low + high) / 2;
-    (f8_by_definition(middle) <= magnitude ? low : high) = middle;
+    (values[middle] <= magnitude ? low : high) = middle;
   }
-  const double below = magnitude - f8_by_definition(low);
-  const double above = f8_by_definition(high) - magnitude;
+  const double below = magnitude - values[low];
+  const double above = values[high] - magnitude;
   const unsigned best = below < above || (below == above && low % 2 == 0) ? low : high;
   return best | (std::signbit(x) ? 0x80U : 0U);
 }

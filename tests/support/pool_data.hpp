@@ -204,11 +204,15 @@ class PoolData {
   /// Rows of every magnitude, and all zeros, in both tiers.
   void fill_rows(std::uint32_t seed) {
     Random random(seed);
+    const std::vector<float> values = random.normal(1000);
     for (index_t row = 0; row < 2 * token_pages_ * page_bytes() / row_bytes(); ++row) {
       for (const auto& [first, dim] : {std::pair{index_t{0}, s.k_dim}, {s.k_dim, s.v_dim}}) {
         const float scale =
             std::ldexp(static_cast<float>(row % 8 < 7), static_cast<int>(random.below(21)) - 12);
-        put_part(at(row * row_bytes()), first, random.normal(dim, scale));
+        const auto begin = values.begin() + random.below(1000 - dim);
+        std::vector<float> part(begin, begin + dim);
+        for (float& x : part) x *= scale;
+        put_part(at(row * row_bytes()), first, part);
       }
     }
     index_t row = 0;
