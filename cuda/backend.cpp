@@ -3,6 +3,7 @@
 
 #include "blas.hpp"
 #include "memory.hpp"
+#include "nvtx.hpp"
 #include "spectx/cuda/interop.hpp"
 #include "stream_pool.hpp"
 
@@ -31,10 +32,13 @@ class CudaBackend final : public Backend {
  public:
   CudaBackend(const CudaOptions& options, const Device& device)
       : options_(options),
+        nvtx_(options.trace),
         multiprocessors_(device.multiprocessors()),
         device_memory_(options.device),
         host_memory_(options.device),
-        streams_(device_memory_, host_memory_) {}
+        streams_(device_memory_, host_memory_) {
+    if (options.has_nvtx_ranges) options_.trace = nvtx_.sink();
+  }
 
   void embed(const EmbedArgs& a, StreamView s) override {
     run("CudaBackend::embed", s, launch_embed, a);
@@ -220,6 +224,7 @@ class CudaBackend final : public Backend {
   }
 
   CudaOptions options_;
+  NvtxRanges nvtx_;
   int multiprocessors_;
   DeviceMemory device_memory_;
   PinnedMemory host_memory_;

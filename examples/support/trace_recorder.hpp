@@ -24,7 +24,9 @@ class TraceRecorder {
   }
   TraceRecorder(TraceRecorder&&) = delete;
 
-  TraceSink sink() noexcept { return {.context = this, .begin = &begin, .end = &end}; }
+  TraceSink sink() noexcept {
+    return {.context = this, .begin = &begin, .end = &end, .device = &device};
+  }
 
   /// Nanoseconds in spans of that name so far, spans within it included.
   std::int64_t total_ns(const char* name) const noexcept {
@@ -47,6 +49,8 @@ class TraceRecorder {
     std::int64_t start_ns;
     std::int64_t ns;
     TraceLane lane;
+    bool is_device = false;
+    index_t group = -1;
   };
   struct Total {
     const char* name = nullptr;
@@ -71,14 +75,26 @@ class TraceRecorder {
     Lane& lane = self.lanes_[static_cast<std::size_t>(lane_id)];
     if (--lane.depth >= kMaxDepth) return;
     const std::int64_t started = lane.started[lane.depth];
-    self.record({name, started, self.now() - started, lane_id});
+    const Event event{name, started, self.now() - started, lane_id};
+    self.keep(event);
+    self.add(event);
   }
-  void record(const Event& event) {
+  static void device(void* context, const DeviceSpan& span) {
+    auto& self = *static_cast<TraceRecorder*>(context);
+    const std::int64_t start =
+        std::chrono::duration_cast<std::chrono::nanoseconds>(self.start_.time_since_epoch())
+            .count();
+    self.keep({span.name, span.begin_ns - start, span.end_ns - span.begin_ns, span.lane, true,
+               span.group});
+  }
+  void keep(const Event& event) {
     if (events_.size() < max_events_) {
       events_.push_back(event);
     } else {
       ++dropped_;
     }
+  }
+  void add(const Event& event) {
     std::size_t at = reinterpret_cast<std::uintptr_t>(event.name) / 8;
     for (std::size_t tries = 0; tries < kMaxNames; ++tries, ++at) {
       Total& total = totals_[at % kMaxNames];
@@ -101,14 +117,19 @@ inline void TraceRecorder::write(std::ostream& out) const {
   out << R"({"displayTimeUnit":"ms","otherData":{"spans_not_kept":)" << dropped_
       << R"(},"traceEvents":[)"
       << R"({"ph":"M","pid":1,"tid":0,"name":"thread_name","args":{"name":"compute"}},)"
-      << R"({"ph":"M","pid":1,"tid":1,"name":"thread_name","args":{"name":"copy"}})";
+      << R"({"ph":"M","pid":1,"tid":1,"name":"thread_name","args":{"name":"copy"}},)"
+      << R"({"ph":"M","pid":1,"tid":2,"name":"thread_name","args":{"name":"device, compute"}},)"
+      << R"({"ph":"M","pid":1,"tid":3,"name":"thread_name","args":{"name":"device, copy"}})";
   const auto flags = out.flags();
   const auto precision = out.precision(3);
   out.setf(std::ios::fixed, std::ios::floatfield);
   for (const Event& event : events_) {  // names are identifiers: nothing to escape
-    out << ",\n{\"ph\":\"X\",\"pid\":1,\"tid\":" << static_cast<int>(event.lane) << ",\"name\":\""
-        << event.name << "\",\"ts\":" << static_cast<double>(event.start_ns) * 1e-3
-        << ",\"dur\":" << static_cast<double>(event.ns) * 1e-3 << "}";
+    out << ",\n{\"ph\":\"X\",\"pid\":1,\"tid\":"
+        << static_cast<int>(event.lane) + (event.is_device ? 2 : 0) << ",\"name\":\"" << event.name
+        << "\",\"ts\":" << static_cast<double>(event.start_ns) * 1e-3
+        << ",\"dur\":" << static_cast<double>(event.ns) * 1e-3;
+    if (event.group >= 0) out << ",\"args\":{\"group\":" << event.group << "}";
+    out << "}";
   }
   out << "]}\n";
   out.flags(flags);

@@ -29,6 +29,18 @@ struct PoolPlan {
 
 constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) / b; }
 
+/// Where a step's time stamps lie: those of the step, then those of each group.
+struct StepStamps {
+  static constexpr index_t kBegin = 0, kTransfersBegin = 1, kEnd = 2;
+  static constexpr index_t kStep = 3, kGroup = 4;
+  static constexpr index_t kTransfer = 0, kTransferEnd = 1, kWait = 2, kWaitEnd = 3;
+
+  static constexpr index_t of_group(index_t group, index_t which) noexcept {
+    return kStep + group * kGroup + which;
+  }
+  static constexpr index_t count(index_t groups) noexcept { return kStep + groups * kGroup; }
+};
+
 /// Every size that follows from a model's shape and a plan: one arithmetic for the components,
 /// which allocate, and for MemoryPlanner, which predicts.
 ///
@@ -37,9 +49,7 @@ constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) /
 /// key page     [head kv head][row][K]                         of the retrieval head
 /// staging page [kv head][row][K | V]                          of one layer; two sets take turns
 struct PoolLayout {
-  static constexpr index_t kAlignment = 256;  // bytes, of every table
-  static constexpr index_t kStepStamps = 3;   // times of a step, and of each group in it
-  static constexpr index_t kGroupStamps = 4;
+  static constexpr index_t kAlignment = 256;    // bytes, of every table
   static constexpr index_t kFigureRecords = 4;  // steps whose figures may be under way
 
   PoolLayout(const ModelShape& shape, const PoolPlan& plan);
@@ -89,7 +99,7 @@ struct PoolLayout {
   index_t rank_table_bytes;       // [max_requests, kv_heads, largest_budget()] int32
   index_t head_count_bytes;       // [max_requests, kv_heads] int32
   index_t selection_count_bytes;  // the same, also without a host tier
-  index_t stamp_bytes;            // [kStepStamps + groups * kGroupStamps] uint64
+  index_t stamp_bytes;            // [StepStamps::count(groups)] uint64
 };
 
 inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
@@ -125,7 +135,7 @@ inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
   rank_table_bytes = two_tiers ? aligned(heads * plan.selection.largest_budget() * kInt) : 0;
   selection_count_bytes = aligned(heads * kInt);
   head_count_bytes = two_tiers ? selection_count_bytes : 0;
-  const index_t stamps = kStepStamps + groups * kGroupStamps;
+  const index_t stamps = StepStamps::count(groups);
   stamp_bytes = two_tiers ? aligned(stamps * static_cast<index_t>(sizeof(std::uint64_t))) : 0;
 }
 

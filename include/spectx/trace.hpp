@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "spectx/types.hpp"
+
 namespace spectx {
 
 /// The stream on whose behalf a span runs: one lane each in a trace.
 enum class TraceLane : unsigned char { compute, copy };
+
+/// What ran on the device, by the device's clock, shifted to std::chrono::steady_clock.
+struct DeviceSpan {
+  const char* name;
+  TraceLane lane;
+  index_t group;  // of layers; -1: none
+  std::int64_t begin_ns, end_ns;
+};
 
 /// Receives spans, nested per lane. `name` has static storage and the form `Class::operation`.
 /// Called on the thread that makes the call; must not throw. Null functions: no tracing.
@@ -12,6 +22,8 @@ struct TraceSink {
   void* context = nullptr;
   void (*begin)(void* context, const char* name, TraceLane lane) = nullptr;
   void (*end)(void* context, const char* name, TraceLane lane) = nullptr;
+  /// Spans of steps that have ended; called by PrefetchPipeline::report().
+  void (*device)(void* context, const DeviceSpan& span) = nullptr;
 };
 
 /// One span of a trace, for a scope.

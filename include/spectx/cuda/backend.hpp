@@ -16,7 +16,10 @@ class CudaError : public Error {
 
 struct CudaOptions {
   int device = 0;     // ordinal, as cudaSetDevice counts
-  TraceSink trace{};  // spans of the calls, which return before the device is done
+  TraceSink trace{};  // spans of the calls, which return before the device is done; a pipeline's
+                      // report() adds the device's own
+  bool has_nvtx_ranges = false;  // the spans of the calls are NVTX ranges too; Unsupported where
+                                 // the toolkit had no NVTX
 };
 
 /// NVIDIA GPUs that this process can use; 0 without a driver.

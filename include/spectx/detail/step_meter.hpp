@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <vector>
 
+#include "spectx/detail/step_trace.hpp"
 #include "spectx/kv_pool.hpp"
 #include "spectx/step_report.hpp"
 
@@ -20,7 +20,8 @@ class StepMeter {
   StepMeter(Backend& backend, const KVPool& pool)
       : backend_(backend),
         pool_(pool),
-        host_(backend.memories().host, pool.layout().host_figure_bytes()) {
+        host_(backend.memories().host, pool.layout().host_figure_bytes()),
+        trace_(backend.trace()) {
     index_t offset = 0;
     for (Record& record : records_) {
       record.event.emplace(backend.make_event());
@@ -39,17 +40,25 @@ class StepMeter {
   }
 
   /// The host is about to put a step on a stream, or to launch a captured one.
-  void note_launch() { launch_ns_ = now_ns(); }
+  void note_launch() { launch_ns_ = StepTrace::now_ns(); }
   /// Before anything of a step.
-  void begin_step(StreamView compute) { stamp(kStepBegin, compute); }
+  void begin_step(StreamView compute) { stamp(StepStamps::kBegin, compute); }
   /// Once the transfers may start.
-  void begin_transfers(StreamView compute) { stamp(kTransfersBegin, compute); }
-  void begin_transfer(index_t group, StreamView s) { stamp(of_group(group, 0), s); }
-  void end_transfer(index_t group, StreamView s) { stamp(of_group(group, 1), s); }
-  void begin_wait(index_t group, StreamView s) { stamp(of_group(group, 2), s); }
-  void end_wait(index_t group, StreamView s) { stamp(of_group(group, 3), s); }
+  void begin_transfers(StreamView compute) { stamp(StepStamps::kTransfersBegin, compute); }
+  void begin_transfer(index_t group, StreamView s) {
+    stamp(StepStamps::of_group(group, StepStamps::kTransfer), s);
+  }
+  void end_transfer(index_t group, StreamView s) {
+    stamp(StepStamps::of_group(group, StepStamps::kTransferEnd), s);
+  }
+  void begin_wait(index_t group, StreamView s) {
+    stamp(StepStamps::of_group(group, StepStamps::kWait), s);
+  }
+  void end_wait(index_t group, StreamView s) {
+    stamp(StepStamps::of_group(group, StepStamps::kWaitEnd), s);
+  }
   /// After the last of a step's work on the compute stream.
-  void end_compute(StreamView compute) { stamp(kStepEnd, compute); }
+  void end_compute(StreamView compute) { stamp(StepStamps::kEnd, compute); }
 
   /// Takes what the selector says of its selection, after `stream`.
   void collect(const Batch& batch, const Selection& selection, StreamView stream) {
@@ -89,8 +98,6 @@ class StepMeter {
 
  private:
   static constexpr index_t kDepth = PoolLayout::kFigureRecords;
-  static constexpr index_t kStepBegin = 0, kTransfersBegin = 1, kStepEnd = 2;
-  static_assert(PoolLayout::kStepStamps == 3);
 
   struct Figures {
     std::byte* begin = nullptr;
@@ -115,14 +122,6 @@ class StepMeter {
     Figures figures;  // host
   };
 
-  static index_t of_group(index_t group, index_t which) {
-    return PoolLayout::kStepStamps + group * PoolLayout::kGroupStamps + which;
-  }
-  static std::int64_t now_ns() {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(
-               std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-  }
   Figures figures_at(std::byte* memory) const {
     const PoolLayout& layout = pool_.layout();
     Carver carver(memory);
@@ -193,26 +192,29 @@ class StepMeter {
     };
     const std::uint64_t* const step = record.figures.stamps;
     const index_t groups = pool_.layout().groups;
-    report_.step_us = us(step[kStepBegin], step[kStepEnd]);
+    report_.step_us = us(step[StepStamps::kBegin], step[StepStamps::kEnd]);
     groups_.clear();
     // What is not computation: also the time that two stamps take, or a copy that ran at the call.
     double waited = 0;
     for (index_t g = record.first_group; backend_.runs_at_call() && g < groups; ++g) {
-      waited += us(step[of_group(g, 0)], step[of_group(g, 1)]);
+      waited += us(step[StepStamps::of_group(g, StepStamps::kTransfer)],
+                   step[StepStamps::of_group(g, StepStamps::kTransferEnd)]);
     }
     for (index_t g = record.first_group; g < groups; ++g) {
-      const std::uint64_t* const s = step + of_group(g, 0);
-      const double transfer = us(s[0], s[1]);
-      const bool is_late = s[1] > s[2];
-      const double exposed = backend_.runs_at_call() ? transfer : is_late ? us(s[2], s[3]) : 0.0;
+      const std::uint64_t* const s = step + StepStamps::of_group(g, 0);
+      const double transfer = us(s[StepStamps::kTransfer], s[StepStamps::kTransferEnd]);
+      const double wait = us(s[StepStamps::kWait], s[StepStamps::kWaitEnd]);
+      const bool is_late = s[StepStamps::kTransferEnd] > s[StepStamps::kWait];
+      const double exposed = backend_.runs_at_call() ? transfer : is_late ? wait : 0.0;
       report_.transfer_us += transfer;
       report_.exposed_us += exposed;
-      const double computed = us(step[kTransfersBegin], s[2]) - waited;
+      const double computed = us(step[StepStamps::kTransfersBegin], s[StepStamps::kWait]) - waited;
       report_.floor_us = std::max(report_.floor_us, report_.transfer_us - computed);
-      waited += us(s[2], s[3]);
+      waited += wait;
       groups_.push_back({.group = g, .transfer_us = transfer, .exposed_us = exposed});
     }
     report_.groups = groups_;
+    trace_.write(step, record.first_group, groups, record.launch_ns);
   }
 
   Backend& backend_;
@@ -225,6 +227,7 @@ class StepMeter {
   index_t read_ = 0;
   StepReport report_;
   std::vector<GroupTimes> groups_;
+  StepTrace trace_;
 };
 
 }  // namespace spectx::detail

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device's spans of a step: where they lie on the host's clock, and which there are.
+#include <chrono>
+#include <string>
+
+#include "catch.hpp"
+#include "spectx/cpu/backend.hpp"
+#include "support/pool_cases.hpp"
+#include "support/row_loop.hpp"
+
+using namespace spectx;
+using namespace spectx::test;
+using detail::StepTrace;
+
+namespace {
+
+struct Spans {
+  TraceSink sink() {
+    TraceSink s;
+    s.context = this;
+    s.device = [](void* context, const DeviceSpan& span) {
+      static_cast<Spans*>(context)->all.push_back(span);
+    };
+    return s;
+  }
+  std::vector<const DeviceSpan*> named(const std::string& name, TraceLane lane) const {
+    std::vector<const DeviceSpan*> found;
+    for (const DeviceSpan& span : all) {
+      if (span.name == "PrefetchPipeline::" + name && span.lane == lane) found.push_back(&span);
+    }
+    return found;
+  }
+
+  std::vector<DeviceSpan> all;
+};
+
+/// Stamps of a step of one group: it is waited for if its transfer ends after `wait`.
+std::array<std::uint64_t, 7> stamps(std::uint64_t begin, std::uint64_t transfer_end) {
+  return {begin, begin + 1, begin + 90, begin + 2, begin + transfer_end, begin + 30, begin + 60};
+}
+
+}  // namespace
+
+TEST_CASE("spans lie between the launch and the moment at which they were seen") {
+  Spans spans;
+  const TraceSink sink = spans.sink();
+  StepTrace trace(sink);
+  const std::int64_t launch = StepTrace::now_ns() - 1'000'000;
+  const std::uint64_t begin = 5;  // the device's clock began yesterday
+  trace.write(stamps(begin, 50).data(), 0, 1, launch);
+  REQUIRE(spans.all.size() == 3);
+  REQUIRE(spans.all[0].begin_ns == launch);
+  REQUIRE(spans.all[0].end_ns == launch + 90);
+  REQUIRE(spans.all[1].group == 0);
+  REQUIRE(spans.all[1].begin_ns == launch + 2);
+  REQUIRE(spans.all[1].end_ns == launch + 50);
+  REQUIRE(spans.named("wait", TraceLane::compute).size() == 1);
+  REQUIRE(spans.all[2].end_ns - spans.all[2].begin_ns == 30);
+
+  spans.all.clear();
+  trace.write(stamps(begin + 1000, 20).data(), 0, 1, launch);  // the same clock: 1 us later
+  REQUIRE(spans.all.size() == 2);  // the rows were there: nothing was waited for
+  REQUIRE(spans.all[0].begin_ns == launch + 1000);
+
+  spans.all.clear();
+  trace.write(stamps(begin + 2000, 20).data(), 0, 1, launch + 500'000);  // the clocks drift
+  REQUIRE(spans.all[0].begin_ns == launch + 500'000);
+}
+
+TEST_CASE("a step with offloaded groups sends its step and a transfer a group") {
+  Spans spans;
+  const auto backend = make_cpu_backend({.two_memories = true, .trace = spans.sink()});
+  RowLoop loop(*backend, pool_shape(), pool_plan());
+  const RequestId id = loop.open(100);
+  loop.place(id, 1);
+  loop.prefill(id, 60);
+  static_cast<void>(loop.pipeline.report());
+  spans.all.clear();
+  const std::int64_t before = StepTrace::now_ns();
+  loop.step({loop.item(id, 1)});
+  const StepReport& report = loop.pipeline.report();
+  REQUIRE(report.groups.size() == 2);
+  REQUIRE(spans.named("step", TraceLane::compute).size() == 1);
+  const auto gathers = spans.named("gather", TraceLane::copy);
+  REQUIRE(gathers.size() == 2);
+  double transfer_us = 0;
+  for (std::size_t g = 0; g < 2; ++g) {
+    REQUIRE(gathers[g]->group == static_cast<index_t>(g) + 1);
+    REQUIRE(report.groups[g].group == gathers[g]->group);
+    REQUIRE(report.groups[g].transfer_us ==
+            static_cast<double>(gathers[g]->end_ns - gathers[g]->begin_ns) * 1e-3);
+    transfer_us += report.groups[g].transfer_us;
+  }
+  REQUIRE(report.transfer_us == transfer_us);
+  REQUIRE(report.exposed_us == transfer_us);  // the CPU's streams run at the call
+  REQUIRE(report.floor_us <= report.exposed_us);
+  for (const DeviceSpan& span : spans.all) {
+    REQUIRE(span.begin_ns >= before);
+    REQUIRE(span.end_ns >= span.begin_ns);
+    REQUIRE(span.end_ns <= StepTrace::now_ns());
+  }
+}
