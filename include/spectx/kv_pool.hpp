@@ -63,7 +63,7 @@ class KVPool {
   }
   /// One entry an open request; valid until the next call that changes one.
   std::span<const RequestNeed> needs() const noexcept { return needs_; }
-  PoolStats stats() const noexcept;
+  PoolStats stats() const;
   const ModelShape& shape() const noexcept { return shape_; }
   const PoolPlan& plan() const noexcept { return plan_; }
   const PoolLayout& layout() const noexcept { return layout_; }

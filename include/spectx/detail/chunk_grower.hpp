@@ -42,6 +42,13 @@ class ChunkGrower {
     }
     changed_.notify_all();
   }
+  /// Of the chunks that are there and were not given out.
+  index_t ready_bytes() const {
+    const std::lock_guard lock(mutex_);
+    index_t bytes = 0;
+    for (const Buffer& chunk : ready_) bytes += chunk.bytes();
+    return bytes;
+  }
   /// The next chunk, if it is there.
   Buffer take() {
     const std::lock_guard lock(mutex_);
@@ -85,7 +92,7 @@ class ChunkGrower {
 
   MemoryResource& memory_;
   std::vector<index_t> bytes_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Buffer> ready_;  // in order; those below taken_ are empty
   index_t taken_ = 0;

@@ -104,7 +104,7 @@ inline RequestState KVPool::state(RequestId request) const {
   return r.is_cold ? RequestState::prefill : RequestState::ready;
 }
 
-inline PoolStats KVPool::stats() const noexcept {
+inline PoolStats KVPool::stats() const {
   return {
       .device_used = book_.arena.used_bytes(),
       .device_total = book_.arena.allocated_bytes() + layout_.staging_bytes + layout_.table_bytes(),

@@ -79,7 +79,10 @@ class PageStore {
   /// Pages that could be taken after growing.
   index_t available_pages() const noexcept { return free_pages() + max_pages_ - total_; }
   index_t used_bytes() const noexcept { return (total_ - free_pages()) * page_bytes_; }
-  index_t allocated_bytes() const noexcept { return total_ * page_bytes_; }
+  /// With what the growing thread has and nobody needed yet.
+  index_t allocated_bytes() const {
+    return total_ * page_bytes_ + (grower_ ? grower_->ready_bytes() : 0);
+  }
   /// reserve()s that waited for memory.
   index_t waits() const noexcept { return waits_; }
 
