@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <system_error>
 #include <vector>
 
 #include "spectx/detail/chunk_grower.hpp"
@@ -26,7 +27,11 @@ class PageStore {
     for (index_t page = 0; page < max_pages; page += chunk_pages) {
       bytes.push_back(std::min(chunk_pages, max_pages - page) * page_bytes);
     }
-    grower_ = std::make_unique<ChunkGrower>(memory, std::move(bytes));
+    try {
+      grower_ = std::make_unique<ChunkGrower>(memory, std::move(bytes));
+    } catch (const std::system_error&) {
+      return;  // without a thread it grows when it has to
+    }
     grow_ahead(0, /*is_needed=*/false);
   }
 
