@@ -13,7 +13,7 @@ namespace spectx {
 /// Bytes of host memory that this process can still take: what the machine has available, and what
 /// the control groups (containers) that it is in leave, versions 1 and 2. An input of
 /// PlannerConfig::host_bytes. The largest number where the system does not say. RLIMIT_MEMLOCK is
-/// not looked at: CUDA's pinned memory does not count.
+/// not looked at: the driver does not count the memory that it pins.
 inline index_t host_memory_limit(const std::string& root = "");
 
 namespace detail {
