@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "spectx/dispatch.hpp"
 #include "spectx/kv_view.hpp"
