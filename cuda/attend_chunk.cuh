@@ -18,6 +18,7 @@ inline constexpr int kVecElements = 8;  // 16 bytes
 template <class T, int kDim>
 struct Chunk {
   static constexpr int kStages = kDim > 128 ? 1 : 2;  // chunks of a warp that are on their way
+  static constexpr int kTileRanks = kStages * kBlockWarps * kChunkRanks;  // of a block
   static constexpr int kBlocks = kDim > 128 ? 2 : 3;  // that share a multiprocessor
   static constexpr int kStride = kDim + kVecElements;
   static constexpr int kRowVecs = kDim / kVecElements;

@@ -5,8 +5,8 @@
 // heads (more read again from the cache): memory bound. Partials add
 // query_heads * (v_dim + 2) * 8 bytes a split.
 //
-// The ranks that a row sees are cut into at most kMostSplits splits, each the same multiple of
-// kTileRanks: a function of their number alone. Within a split a warp takes every fourth chunk;
+// The ranks that a row sees are cut into at most kMostSplits splits, each the same multiple of a
+// tile: a function of their number alone. Within a split a warp takes every fourth chunk;
 // warps and splits are combined in ascending order, by the last block of a row and head to end. So
 // a result depends on the rows that it sees and on nothing else.
 #include <cmath>
@@ -41,47 +41,91 @@ __device__ void load_queries(const Params& p, const Place& place,
   }
 }
 
-/// One warp's chunks of the ranks [begin, end): the next ones are on their way while it computes.
+/// The ranks of a block: some splits, a tile at a time.
+struct Cursor {
+  std::int32_t split, first, end;
+
+  __device__ Cursor(const Splits& all, std::int32_t at)
+      : split(at), first(at * all.ranks), end(min(first + all.ranks, all.visible)) {}
+  __device__ Cursor next(const Splits& all, std::int32_t step, std::int32_t blocks) const {
+    if (first + step >= end) return {all, split + blocks};
+    Cursor next = *this;
+    next.first += step;
+    return next;
+  }
+};
+
+/// A warp's part of a tile.
 template <class T, int kDim>
-__device__ void attend_split(const Params& p, const KVRows& kv, std::int32_t begin,
-                             std::int32_t end, const device::MmaRight (&q)[kDim / 16], T* memory,
-                             WarpState<T, kDim>& state) {
-  constexpr int kStages = Chunk<T, kDim>::kStages;
-  constexpr std::int32_t kStep = kStages * kTileRanks;
-  const int lane = device::lane_index();
-  const auto chunk_of = [&](int stage) {
-    return Chunk<T, kDim>{memory +
-                          (device::warp_index() * kStages + stage) * Chunk<T, kDim>::kElements};
-  };
-  // Lanes of the two halves of a warp have the addresses of two stages.
-  const std::int32_t own =
-      (lane / kChunkRanks % kStages * kBlockWarps + device::warp_index()) * kChunkRanks +
-      lane % kChunkRanks;
-  const auto address = [&](std::int32_t first) { return kv.address(min(first + own, end - 1)); };
-  const auto first_of = [&](std::int32_t first, int stage) {
-    return first + (stage * kBlockWarps + device::warp_index()) * kChunkRanks;
-  };
-  const auto load = [&](std::int32_t first, int stage, const std::byte* row) {
-    const std::int32_t rank = first_of(first, stage);
-    if (rank < end) {
-      chunk_of(stage).start_load(row, stage * kChunkRanks, end - rank, p.kv.v_offset);
+struct WarpTiles {
+  static constexpr int kStages = Chunk<T, kDim>::kStages;
+  T* memory;
+  index_t v_offset;
+
+  __device__ Chunk<T, kDim> chunk(int stage) const {
+    return {memory + (device::warp_index() * kStages + stage) * Chunk<T, kDim>::kElements};
+  }
+  __device__ std::int32_t rank(const Cursor& tile, int stage) const {
+    return tile.first + (stage * kBlockWarps + device::warp_index()) * kChunkRanks;
+  }
+  /// Of the lane's rank: each half of a warp has those of a stage.
+  __device__ const std::byte* address(const KVRows& kv, const Splits& all,
+                                      const Cursor& tile) const {
+    const int lane = device::lane_index();
+    const std::int32_t own = rank(tile, lane / kChunkRanks % kStages) + lane % kChunkRanks;
+    return tile.split < all.count ? kv.address(min(own, tile.end - 1)) : nullptr;
+  }
+  /// A group of copies, be it empty.
+  __device__ void start_load(const Splits& all, const Cursor& tile, int stage,
+                             const std::byte* row) const {
+    const std::int32_t count = tile.end - rank(tile, stage);
+    if (tile.split < all.count && count > 0) {
+      chunk(stage).start_load(row, stage * kChunkRanks, count, v_offset);
     }
     device::end_copy_group();
-  };
-  const std::byte* row = address(begin);
+  }
+};
+
+/// A block's splits. The next tile is on its way while one is computed, the addresses of the one
+/// after it too.
+template <class T, int kDim>
+__device__ void attend_splits(const Params& p, const Place& place, const KVRows& kv,
+                              const Splits& all, std::int32_t blocks, std::byte* memory) {
+  constexpr int kStages = Chunk<T, kDim>::kStages;
+  constexpr int kStep = Chunk<T, kDim>::kTileRanks;
+  const WarpTiles<T, kDim> tiles{reinterpret_cast<T*>(memory), p.kv.v_offset};
+  const BlockSum<kDim> sum{reinterpret_cast<float*>(
+      memory + kBlockWarps * kStages * Chunk<T, kDim>::kElements * sizeof(T))};
+  Cursor now(all, static_cast<std::int32_t>(blockIdx.x));
+  Cursor next = now.next(all, kStep, blocks);
+  const std::byte* row = tiles.address(kv, all, now);
+  const std::byte* next_row = tiles.address(kv, all, next);
 #pragma unroll
-  for (int stage = 0; stage < kStages; ++stage) load(begin, stage, row);
-  for (std::int32_t first = begin; first < end; first += kStep) {
-    row = address(first + kStep);
+  for (int stage = 0; stage < kStages; ++stage) tiles.start_load(all, now, stage, row);
+  device::MmaRight q[kDim / 16];
+  load_queries<T, kDim>(p, place, q);
+  WarpState<T, kDim> state;
+  state.clear();
+  while (now.split < all.count) {
+    const Cursor after = next.next(all, kStep, blocks);
+    row = tiles.address(kv, all, after);
 #pragma unroll
     for (int stage = 0; stage < kStages; ++stage) {
       device::wait_copy_groups<kStages - 1>();
       __syncwarp();
-      const std::int32_t rank = first_of(first, stage);
-      if (rank < end) state.add(chunk_of(stage), q, p.scale_log2, end - rank);
+      const std::int32_t count = now.end - tiles.rank(now, stage);
+      if (count > 0) state.add(tiles.chunk(stage), q, p.scale_log2, count);
       __syncwarp();
-      load(first + kStep, stage, row);
+      tiles.start_load(all, next, stage, next_row);
     }
+    if (next.split != now.split) {
+      sum.add(state, place.queries);
+      sum.write_partial(p, place, now.split);
+      state.clear();
+    }
+    now = next;
+    next = after;
+    next_row = row;
   }
 }
 
@@ -94,26 +138,11 @@ __global__ void __launch_bounds__(kBlockThreads, (Chunk<T, kDim>::kBlocks))
   const Place place(p);
   if (p.batch.row_begin[place.item + 1] - p.batch.row_begin[place.item] > p.most_rows) return;
   const KVRows kv(p.kv, place.item, p.batch.request[place.item], place.head);
-  const std::int32_t visible = kv.visible(p.batch.position[place.batch_row]);
-  const Splits splits(visible);
-  const auto blocks = min(gridDim.x, static_cast<unsigned>(max(splits.count, 1)));
+  const Splits all(kv.visible(p.batch.position[place.batch_row]), Chunk<T, kDim>::kTileRanks);
+  const auto blocks = min(gridDim.x, static_cast<unsigned>(max(all.count, 1)));
   if (blockIdx.x >= blocks) return;
-  device::MmaRight q[kDim / 16];
-  load_queries<T, kDim>(p, place, q);
-  const WarpSums<kDim> sums{reinterpret_cast<float*>(memory)};
-  WarpState<T, kDim> state;
-  for (auto split = static_cast<std::int32_t>(blockIdx.x); split < splits.count;
-       split += static_cast<std::int32_t>(blocks)) {
-    const std::int32_t begin = split * splits.ranks;
-    state.clear();
-    attend_split(p, kv, begin, min(begin + splits.ranks, visible), q, reinterpret_cast<T*>(memory),
-                 state);
-    __syncthreads();  // every warp has used its chunks
-    sums.store(state);
-    __syncthreads();
-    sums.write_partial(p, place, split);
-    __syncthreads();
-  }
+  attend_splits<T, kDim>(p, place, kv, all, static_cast<std::int32_t>(blocks), memory);
+  __syncthreads();
   if (threadIdx.x == 0) {
     std::uint32_t* const done = p.done + blockIdx.z * gridDim.y + blockIdx.y;
     __threadfence();
@@ -123,7 +152,7 @@ __global__ void __launch_bounds__(kBlockThreads, (Chunk<T, kDim>::kBlocks))
   __syncthreads();
   if (!is_last) return;
   float* const shares = reinterpret_cast<float*>(memory);
-  combine<T, kDim>(p, place, splits.count, shares, shares + kQueries * kMostSplits);
+  combine<T, kDim>(p, place, all.count, shares, shares + kQueries * kMostSplits);
 }
 
 template <class T>
@@ -132,13 +161,16 @@ void launch_rows(const AttendArgs& a, const Params& p, index_t rows, const Launc
     constexpr int kDim = static_cast<int>(kSize);
     using Tile = Chunk<T, kDim>;
     constexpr int kBytes =
-        kBlockWarps * Tile::kStages * Tile::kElements * static_cast<int>(sizeof(T));
-    static_assert(WarpSums<kDim>::kFloats * static_cast<int>(sizeof(float)) <= kBytes);
+        kBlockWarps * Tile::kStages * Tile::kElements * static_cast<int>(sizeof(T)) +
+        BlockSum<kDim>::kFloats * static_cast<int>(sizeof(float));
     static_assert(kQueries * (kMostSplits + 1) * static_cast<int>(sizeof(float)) <= kBytes);
     const auto kernel = attend_few_rows_kernel<T, kDim>;
+    // Blocks that run at once; of more pairs than that some, for the last to end together.
+    constexpr index_t kUnevenBlocks = 4;
     const index_t pairs = a.kv.kv_heads * p.query_tiles * rows;
     const index_t room = index_t{on.multiprocessors} * Tile::kBlocks;
-    const dim3 grid(static_cast<unsigned>(std::clamp<index_t>(room / pairs, 1, kMostSplits)),
+    const index_t blocks = pairs <= room ? room / pairs : kUnevenBlocks;
+    const dim3 grid(static_cast<unsigned>(std::min<index_t>(blocks, kMostSplits)),
                     static_cast<unsigned>(a.kv.kv_heads * p.query_tiles),
                     static_cast<unsigned>(rows));
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));

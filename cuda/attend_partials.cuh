@@ -6,7 +6,6 @@
 // How attend's warps and blocks put together what they found of a row.
 namespace spectx::cu::attend {
 
-inline constexpr int kTileRanks = kChunkRanks * kBlockWarps;
 inline constexpr int kMostSplits = 60;  // 64 rows of 32 heads fit in kMostPartialBytes
 
 struct Params {
@@ -25,11 +24,11 @@ struct Params {
 };
 
 struct Splits {
-  std::int32_t ranks, count;
+  std::int32_t visible, ranks, count;
 
-  __device__ explicit Splits(std::int32_t visible) {
-    constexpr std::int32_t kStep = kTileRanks * kMostSplits;
-    ranks = max((visible + kStep - 1) / kStep, 1) * kTileRanks;
+  /// Of a multiple of `step` ranks each.
+  __device__ Splits(std::int32_t visible_ranks, std::int32_t step) : visible(visible_ranks) {
+    ranks = max((visible + step * kMostSplits - 1) / (step * kMostSplits), 1) * step;
     count = (visible + ranks - 1) / ranks;
   }
 };
@@ -52,68 +51,77 @@ struct Place {
   }
 };
 
-/// What the warps of a block leave for one another, in the memory of the chunks.
+/// What the warps of a block add up, in shared memory.
 template <int kDim>
-struct WarpSums {
+struct BlockSum {
   static constexpr int kStride = kDim + 4;  // the queries of a lane's neighbours in other banks
-  static constexpr int kFloats = kBlockWarps * kQueries * (kStride + 2);
+  static constexpr int kFloats = kQueries * kStride + 2 * kBlockWarps * kQueries;
   float* data;
 
-  __device__ float* sum(int warp, int query) const {
-    return data + (warp * kQueries + query) * kStride;
-  }
+  __device__ float* sum(int query) const { return data + query * kStride; }
   __device__ float* state(int warp, int query) const {
-    return data + kBlockWarps * kQueries * kStride + (warp * kQueries + query) * 2;
+    return data + kQueries * kStride + 2 * (warp * kQueries + query);
   }
+  /// 2^0 is the largest product of the block.
+  __device__ float base(int query) const {
+    float largest = state(0, query)[0];
+#pragma unroll
+    for (int w = 1; w < kBlockWarps; ++w) largest = fmaxf(largest, state(w, query)[0]);
+    return largest == -INFINITY ? 0.0F : largest;
+  }
+  __device__ float share(int warp, int query) const {
+    return device::exp2_fast(state(warp, query)[0] - base(query));
+  }
+  /// The warps in ascending order.
   template <class T>
-  __device__ void store(WarpState<T, kDim>& from) const {
+  __device__ void add(const WarpState<T, kDim>& from, int queries) const {
     const int lane = device::lane_index();
     const int warp = device::warp_index();
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      const int query = lane % 4 * 2 + j;
       float weight = from.weight[j];
 #pragma unroll
       for (int step = 4; step < device::kWarpSize; step *= 2) {
         weight += __shfl_xor_sync(device::kAllLanes, weight, step);
       }
       if (lane / 4 == 0) {
-        state(warp, query)[0] = from.largest[j];
-        state(warp, query)[1] = weight;
-      }
-#pragma unroll
-      for (int d = 0; d < kDim / 16; ++d) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          sum(warp, query)[d * 16 + lane / 4 + i * 8] = from.sums[d].value[2 * i + j];
-        }
+        state(warp, lane * 2 + j)[0] = from.largest[j];
+        state(warp, lane * 2 + j)[1] = weight;
       }
     }
+    __syncthreads();
+    for (int w = 0; w < kBlockWarps; ++w) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int query = lane % 4 * 2 + j;
+        if (warp != w || query >= queries) continue;
+        const float own = share(warp, query);
+#pragma unroll
+        for (int i = 0; i < kDim / 8; ++i) {
+          float& to = sum(query)[i / 2 * 16 + i % 2 * 8 + lane / 4];
+          to = fmaf(own, from.sums[i / 2].value[i % 2 * 2 + j], w == 0 ? 0.0F : to);
+        }
+      }
+      __syncthreads();
+    }
   }
-  /// The partial of a split: the warps in ascending order.
   __device__ void write_partial(const Params& p, const Place& place, index_t split) const {
     constexpr int kVecs = kDim / 4;
     for (int i = static_cast<int>(threadIdx.x); i < place.queries * kVecs; i += kBlockThreads) {
       const int query = i / kVecs;
       const int d = i % kVecs * 4;
-      float largest = -INFINITY;
-#pragma unroll
-      for (int w = 0; w < kBlockWarps; ++w) largest = fmaxf(largest, state(w, query)[0]);
-      const float base = largest == -INFINITY ? 0.0F : largest;
-      float weight = 0;
-      float4 total{0, 0, 0, 0};
-#pragma unroll
-      for (int w = 0; w < kBlockWarps; ++w) {
-        const float share = device::exp2_fast(state(w, query)[0] - base);
-        const float4 own = *reinterpret_cast<const float4*>(sum(w, query) + d);
-        weight = fmaf(share, state(w, query)[1], weight);
-        total = {fmaf(share, own.x, total.x), fmaf(share, own.y, total.y),
-                 fmaf(share, own.z, total.z), fmaf(share, own.w, total.w)};
-      }
       const index_t to = place.partial(p, query, split);
-      *reinterpret_cast<float4*>(p.partial_v + to * kDim + d) = total;
-      if (d == 0) *reinterpret_cast<float2*>(p.partials + 2 * to) = {largest, weight};
+      *reinterpret_cast<float4*>(p.partial_v + to * kDim + d) =
+          *reinterpret_cast<const float4*>(sum(query) + d);
+      if (d != 0) continue;
+      float weight = 0;
+      for (int w = 0; w < kBlockWarps; ++w) {
+        weight = fmaf(share(w, query), state(w, query)[1], weight);
+      }
+      *reinterpret_cast<float2*>(p.partials + 2 * to) = {weight > 0 ? base(query) : -INFINITY,
+                                                         weight};
     }
+    __syncthreads();
   }
 };
 
@@ -153,15 +161,23 @@ __device__ void combine(const Params& p, const Place& place, int splits, float* 
     const int d = i % kVecs * 4;
     const auto* const from =
         reinterpret_cast<const float4*>(p.partial_v + place.partial(p, query, 0) * kDim + d);
+    constexpr int kBatch = 16;  // loads that are in flight
     float value[4] = {0, 0, 0, 0};
-#pragma unroll 12
-    for (int s = 0; s < splits; ++s) {
-      const float4 own = __ldcg(from + s * kVecs);
-      const float share = shares[query * kMostSplits + s];
-      value[0] = fmaf(share, own.x, value[0]);
-      value[1] = fmaf(share, own.y, value[1]);
-      value[2] = fmaf(share, own.z, value[2]);
-      value[3] = fmaf(share, own.w, value[3]);
+    for (int first = 0; first < splits; first += kBatch) {
+      float4 own[kBatch];
+#pragma unroll
+      for (int n = 0; n < kBatch; ++n) {
+        own[n] = first + n < splits ? __ldcg(from + (first + n) * kVecs) : float4{0, 0, 0, 0};
+      }
+#pragma unroll
+      for (int n = 0; n < kBatch; ++n) {
+        if (first + n >= splits) break;
+        const float share = shares[query * kMostSplits + first + n];
+        value[0] = fmaf(share, own[n].x, value[0]);
+        value[1] = fmaf(share, own[n].y, value[1]);
+        value[2] = fmaf(share, own[n].z, value[2]);
+        value[3] = fmaf(share, own[n].w, value[3]);
+      }
     }
     T* const out = reinterpret_cast<T*>(p.out) + place.batch_row * p.out_stride +
                    (place.first_head + query) * p.out_head_stride + d;

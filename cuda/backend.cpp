@@ -15,8 +15,11 @@ class Device {
  public:
   explicit Device(int ordinal) : guard_(checked(ordinal)) {
     check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal));
+    check(cudaDeviceGetAttribute(&major_, cudaDevAttrComputeCapabilityMajor, ordinal));
   }
   int multiprocessors() const noexcept { return multiprocessors_; }
+  /// sm_90 is the first with programmatic dependent launches.
+  bool starts_early() const noexcept { return major_ >= 9; }
 
  private:
   static int checked(int ordinal) {
@@ -26,6 +29,7 @@ class Device {
 
   DeviceGuard guard_;
   int multiprocessors_ = 0;
+  int major_ = 0;
 };
 
 class CudaBackend final : public Backend {
@@ -34,6 +38,7 @@ class CudaBackend final : public Backend {
       : options_(options),
         nvtx_(options.trace),
         multiprocessors_(device.multiprocessors()),
+        starts_early_(device.starts_early()),
         device_memory_(options.device),
         host_memory_(options.device),
         streams_(device_memory_, host_memory_) {
@@ -192,10 +197,11 @@ class CudaBackend final : public Backend {
         : span_(backend.options_.trace, name, lane),
           guard_(backend.options_.device),
           state_(backend.streams_.of(checked(s))),
-          multiprocessors_(backend.multiprocessors_) {}
+          multiprocessors_(backend.multiprocessors_),
+          starts_early_(backend.starts_early_) {}
     StreamState& state() const noexcept { return state_; }
     Launch launch() const noexcept {
-      return {state_.stream, state_.scratch, multiprocessors_,
+      return {state_.stream, state_.scratch, multiprocessors_, starts_early_,
               reinterpret_cast<std::uint32_t*>(state_.zeros.data())};
     }
 
@@ -204,6 +210,7 @@ class CudaBackend final : public Backend {
     DeviceGuard guard_;
     StreamState& state_;
     int multiprocessors_;
+    bool starts_early_;
   };
 
   template <class Launcher, class Args>
@@ -226,6 +233,7 @@ class CudaBackend final : public Backend {
   CudaOptions options_;
   NvtxRanges nvtx_;
   int multiprocessors_;
+  bool starts_early_;
   DeviceMemory device_memory_;
   PinnedMemory host_memory_;
   StreamPool streams_;

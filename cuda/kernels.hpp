@@ -17,6 +17,7 @@ struct Launch {
   cudaStream_t stream;
   Scratch& scratch;      // of the stream
   int multiprocessors;   // of the device
+  bool starts_early;     // a kernel may start before the one ahead of it has ended
   std::uint32_t* zeros;  // [kZeroWords] device, of the stream, 0 between launches
 };
 

@@ -7,6 +7,7 @@
 // Sums are over blocks of kScoreTokens, added up by one warp in a fixed order: their bits depend on
 // the item alone. The last block of an item and head to end does so.
 #include "device/dot_rows.cuh"
+#include "launch_early.cuh"
 #include "score.cuh"
 
 namespace spectx::cu {
@@ -43,6 +44,7 @@ __global__ void __launch_bounds__(kScoreThreads)
   extern __shared__ float q[];  // [kQueries, k_dim]
   __shared__ const std::byte* rows[kScoreTokens];
   __shared__ float products[kQueries][kScoreTokens];
+  device::let_next_kernel_start();
   const index_t item_index = p.first_item + blockIdx.z;
   const ScoreItem item(p, item_index);
   const index_t head = blockIdx.y;
@@ -111,6 +113,7 @@ __device__ void for_group(const float* products, const float* log_sum, index_t g
 // One block some tokens of one KV head and item; a thread takes a token.
 __global__ void __launch_bounds__(kReduceThreads)
     reduce_kernel(const __grid_constant__ ScoreParams p) {
+  device::wait_for_kernel_ahead();
   const index_t item_index = p.first_item + blockIdx.z;
   const ScoreItem item(p, item_index);
   const index_t head = blockIdx.y;
@@ -183,8 +186,7 @@ void launch_portion(const ScoreArgs& a, ScoreParams& p, const Portion& portion, 
   }
   constexpr index_t kReducersPerMultiprocessor = 8;
   const dim3 grid(score_blocks(p, portion.items, kReducersPerMultiprocessor, on), heads, items);
-  reduce_kernel<<<grid, kReduceThreads, 0, on.stream>>>(p);
-  check(cudaGetLastError());
+  launch_early(reduce_kernel, grid, kReduceThreads, 0, p, on);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "device/warp.cuh"
+#include "device/block.cuh"
 #include "kernels.hpp"
 #include "kv_rows.cuh"
 

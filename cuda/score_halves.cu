@@ -174,6 +174,7 @@ template <class T, int kDim>
 __global__ void __launch_bounds__(kScoreThreads)
     multiply_halves_kernel(const __grid_constant__ ScoreParams p) {
   __shared__ float2 shared[kScoreWarps][kQueries];
+  device::let_next_kernel_start();
   const index_t item_index = p.first_item + blockIdx.z;
   const ScoreItem item(p, item_index);
   const index_t head = blockIdx.y;

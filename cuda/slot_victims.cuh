@@ -11,6 +11,7 @@ inline constexpr int kThreads = 512;  // one block a KV head: its steps wait for
 inline constexpr int kWarps = kThreads / device::kWarpSize;
 inline constexpr int kRanks = 4;  // neighbours, of a thread at a time
 inline constexpr int kSlots = 8;
+inline constexpr int kBuckets = 2048;  // of tokens, one or two ids of a usual budget in each
 inline constexpr int kDigitBits = 8;
 inline constexpr int kDigits = 1 << kDigitBits;
 inline constexpr std::uint32_t kFree = ~0U;
@@ -28,20 +29,19 @@ struct Task {
   std::int32_t count, first, length, durable, step;
   const std::int32_t* ids;
   std::int32_t *slot_of_rank, *miss_ids, *miss_slots;
-  std::uint32_t* kept;              // [slots] steps since a slot was used, or null
-  std::uint32_t* used;              // [slots / 32] bits: slots that the selection has
-  std::int32_t *list, *other_list;  // [max_budget]
+  std::int32_t *list, *other_list;  // [max_budget] shared; `list` holds the ids at first
+  std::int32_t* places;             // [max_budget] shared: slot of a rank, -1 - j: the j-th missing
+  std::uint16_t* starts;            // [kBuckets + 1] shared: first rank of a bucket of tokens
+  std::uint32_t* kept;              // [slots] shared: steps since a slot was used; or null
 
   /// Steps since a slot was used; kFree, or 0: it may not be taken.
-  __device__ std::uint32_t age(std::int32_t slot, std::int32_t token,
-                               std::int32_t last_used) const {
+  __device__ std::uint32_t age(std::int32_t token, std::int32_t last_used) const {
     if (token < 0 || token >= length) return kFree;
-    const bool is_used = (used[slot / 32] >> (slot % 32) & 1U) != 0;
-    return is_used || token >= durable ? 0U : static_cast<std::uint32_t>(step - last_used);
+    return token >= durable ? 0U : static_cast<std::uint32_t>(step - last_used);
   }
   __device__ std::uint32_t age(std::int32_t slot) const {
     if (kept != nullptr) return kept[slot];
-    return age(slot, map.token_of_slot[slot], map.last_used[slot]);
+    return age(map.token_of_slot[slot], map.last_used[slot]);
   }
 };
 

@@ -4,6 +4,7 @@
 // Reads the scores of an item and head twice, the second time from the cache where they fit:
 // latency bound for few rows. The first kernel counts their leading digits; the second keeps those
 // that reach the digit of the k-th, and the last of its blocks to end finds the k-th among them.
+#include "launch_early.cuh"
 #include "top_k_candidates.cuh"
 
 namespace spectx::cu {
@@ -11,31 +12,39 @@ namespace {
 
 using namespace top_k;
 
+constexpr int kCopies = 4;                              // of the counters of a block
 constexpr index_t kMostListBytes = index_t{128} << 20;  // of a launch: it takes as many rows
 
-// One block a chunk: adds up the leading digits of its scores.
+// One block a chunk: adds up the leading digits of its scores. Neighbouring lanes count apart: many
+// scores share a digit.
 __global__ void __launch_bounds__(kBlockThreads) count_kernel(const __grid_constant__ Params p) {
-  __shared__ std::uint32_t histogram[kDigits];
+  extern __shared__ __align__(16) std::byte memory[];
+  using Copies = device::Vec<std::uint32_t, kCopies>;
+  auto* const histogram = reinterpret_cast<Copies*>(memory);  // [kDigits]
+  device::let_next_kernel_start();
   const Row row(p);
   if (row.is_done() || !row.has_choice()) return;
   const Chunk chunk(row, blockIdx.x);
-  for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kBlockThreads) histogram[i] = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kBlockThreads) histogram[i] = {};
   __syncthreads();
   bool has_nan = false;
-  for (std::uint32_t tile = 0; tile < chunk.count; tile += kTileScores) {
-    std::uint32_t order[kThreadScores];
-    const unsigned there = load_orders<false>(chunk, tile, order);
+  for_tiles<false>(chunk, [&](std::uint32_t, const float(&scores)[kThreadScores], unsigned there) {
 #pragma unroll
     for (int i = 0; i < kThreadScores; ++i) {
       if ((there >> i & 1U) == 0) continue;
-      has_nan = has_nan || order[i] == 0;
-      atomicAdd(&histogram[order[i] >> kTopShift], 1U);
+      const std::uint32_t order = order_of(scores[i]);
+      has_nan = has_nan || order == 0;
+      atomicAdd(&histogram[order >> kTopShift].element[threadIdx.x % kCopies], 1U);
     }
-  }
+  });
   has_nan = __syncthreads_or(has_nan) != 0;
   std::uint32_t* const sums = p.zeros + blockIdx.y * kRowWords;
   for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kBlockThreads) {
-    if (histogram[i] != 0) atomicAdd(&sums[i], histogram[i]);
+    const Copies own = histogram[i];
+    std::uint32_t sum = 0;
+#pragma unroll
+    for (int c = 0; c < kCopies; ++c) sum += own.element[c];
+    if (sum != 0) atomicAdd(&sums[i], sum);
   }
   if (has_nan && threadIdx.x == 0 && p.saw_nan != nullptr) *p.saw_nan = 1;
 }
@@ -45,24 +54,25 @@ __global__ void __launch_bounds__(kBlockThreads) count_kernel(const __grid_const
 __device__ std::uint32_t filter(Shared& shared, const Chunk& chunk, std::uint32_t digit,
                                 Candidate* list) {
   std::uint32_t size = 0;
-  for (std::uint32_t tile = 0; tile < chunk.count; tile += kTileScores) {
-    std::uint32_t order[kThreadScores];
-    unsigned kept = load_orders<true>(chunk, tile, order);
+  for_tiles<true>(
+      chunk, [&](std::uint32_t tile, const float(&scores)[kThreadScores], unsigned kept) {
+        std::uint32_t order[kThreadScores];
 #pragma unroll
-    for (int i = 0; i < kThreadScores; ++i) {
-      if (order[i] >> kTopShift < digit) kept &= ~(1U << i);
-    }
-    std::uint32_t total = 0;
-    std::uint32_t to = size + device::block_exclusive_sum(static_cast<std::uint32_t>(__popc(kept)),
-                                                          shared.scan, total);
-    const std::int32_t id = chunk.first_id + static_cast<std::int32_t>(tile) +
-                            static_cast<std::int32_t>(threadIdx.x) * kThreadScores;
+        for (int i = 0; i < kThreadScores; ++i) {
+          order[i] = order_of(scores[i]);
+          if (order[i] >> kTopShift < digit) kept &= ~(1U << i);
+        }
+        std::uint32_t total = 0;
+        std::uint32_t to = size + device::block_exclusive_sum(
+                                      static_cast<std::uint32_t>(__popc(kept)), shared.scan, total);
+        const std::int32_t id = chunk.first_id + static_cast<std::int32_t>(tile) +
+                                static_cast<std::int32_t>(threadIdx.x) * kThreadScores;
 #pragma unroll
-    for (int i = 0; i < kThreadScores; ++i) {
-      if ((kept >> i & 1U) != 0) list[to++] = {order[i], id + i};
-    }
-    size += total;
-  }
+        for (int i = 0; i < kThreadScores; ++i) {
+          if ((kept >> i & 1U) != 0) list[to++] = {order[i], id + i};
+        }
+        size += total;
+      });
   return size;
 }
 
@@ -100,6 +110,7 @@ __device__ void finish(const Params& p, const Row& row, std::uint32_t chunk_size
 __global__ void __launch_bounds__(kBlockThreads) select_kernel(const __grid_constant__ Params p) {
   extern __shared__ __align__(16) std::byte memory[];  // Candidate [kCached]
   __shared__ Shared shared;
+  device::wait_for_kernel_ahead();
   const Row row(p);
   if (row.is_done()) return;
   std::int32_t* const ids = p.ids + row.index * p.max_budget;
@@ -168,14 +179,16 @@ void launch_top_k(const TopKArgs& a, const Launch& on) {
            reinterpret_cast<std::uint32_t*>(lists + portion * list_stride),
            list_stride};
   constexpr int kCacheBytes = kCached * static_cast<int>(sizeof(Candidate));
+  constexpr int kHistogramBytes = kDigits * kCopies * static_cast<int>(sizeof(std::uint32_t));
+  check(cudaFuncSetAttribute(count_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             kHistogramBytes));
   check(cudaFuncSetAttribute(select_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              kCacheBytes));
   for (; p.first_row < rows; p.first_row += portion) {
     const dim3 grid(chunks, static_cast<unsigned>(std::min(portion, rows - p.first_row)));
-    count_kernel<<<grid, kBlockThreads, 0, on.stream>>>(p);
+    count_kernel<<<grid, kBlockThreads, kHistogramBytes, on.stream>>>(p);
     check(cudaGetLastError());
-    select_kernel<<<grid, kBlockThreads, kCacheBytes, on.stream>>>(p);
-    check(cudaGetLastError());
+    launch_early(select_kernel, grid, kBlockThreads, kCacheBytes, p, on);
   }
 }
 

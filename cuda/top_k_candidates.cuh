@@ -8,8 +8,8 @@
 namespace spectx::cu::top_k {
 
 struct Shared {
+  alignas(16) std::uint32_t histogram[kLowDigits];
   std::uint32_t scan[device::kMostWarps];
-  std::uint32_t histogram[kLowDigits];
   std::uint32_t first[kMostChunks + 1];  // candidates before those of a chunk
   std::uint32_t digit, wanted;
   int is_last;
@@ -22,12 +22,17 @@ __device__ std::uint32_t find_digit(Shared& shared, const std::uint32_t* histogr
   constexpr int kMine = kCount / kBlockThreads;
   // Thread 0 has the largest digits.
   const int first = kCount - kMine * (static_cast<int>(threadIdx.x) + 1);
+  constexpr int kVec = kMine < 4 ? kMine : 4;
   std::uint32_t count[kMine];
   std::uint32_t sum = 0;
 #pragma unroll
-  for (int i = 0; i < kMine; ++i) {
-    count[i] = histogram[first + i];
-    sum += count[i];
+  for (int i = 0; i < kMine; i += kVec) {
+    const auto vec = device::load_vec<std::uint32_t, kVec>(histogram + first + i);
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      count[i + j] = vec.element[j];
+      sum += vec.element[j];
+    }
   }
   std::uint32_t total = 0;
   std::uint32_t before = device::block_exclusive_sum(sum, shared.scan, total);

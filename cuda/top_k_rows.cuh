@@ -100,11 +100,10 @@ struct Chunk {
   }
 };
 
-/// Orders of the thread's scores of a tile that starts at `tile`: neighbours, or vectors that the
-/// block shares out. Returns which of them are there, a bit each.
+/// The thread's scores of a tile that starts at `tile`: neighbours, or vectors that the block
+/// shares out. Returns which of them are there, a bit each.
 template <bool kNeighbours>
-__device__ unsigned load_orders(const Chunk& c, std::uint32_t tile,
-                                std::uint32_t (&order)[kThreadScores]) {
+__device__ unsigned load_scores(const Chunk& c, std::uint32_t tile, float (&score)[kThreadScores]) {
   constexpr int kVecs = kThreadScores / kVecScores;
   constexpr unsigned kAll = (1U << kThreadScores) - 1;
   const std::uint32_t first = tile + threadIdx.x * (kNeighbours ? kThreadScores : kVecScores);
@@ -117,7 +116,7 @@ __device__ unsigned load_orders(const Chunk& c, std::uint32_t tile,
     }
 #pragma unroll
     for (int i = 0; i < kThreadScores; ++i) {
-      order[i] = order_of(vec[i / kVecScores][i % kVecScores]);
+      score[i] = vec[i / kVecScores][i % kVecScores];
     }
     return kAll;
   }
@@ -126,10 +125,27 @@ __device__ unsigned load_orders(const Chunk& c, std::uint32_t tile,
   for (int i = 0; i < kThreadScores; ++i) {
     const std::uint32_t at = first + i / kVecScores * kStep + i % kVecScores;
     const bool is_there = at >= c.skip && at < c.count;
-    order[i] = is_there ? order_of(c.scores[at]) : 0;
+    score[i] = is_there ? c.scores[at] : 0.0F;
     there |= is_there ? 1U << i : 0U;
   }
   return there;
+}
+
+/// Calls body(tile, scores, there) for the tiles of a chunk; the next one is on its way.
+template <bool kNeighbours, class Body>
+__device__ void for_tiles(const Chunk& c, Body body) {
+  float next[kThreadScores];
+  unsigned next_there = load_scores<kNeighbours>(c, 0, next);
+  for (std::uint32_t tile = 0; tile < c.count; tile += kTileScores) {
+    float scores[kThreadScores];
+#pragma unroll
+    for (int i = 0; i < kThreadScores; ++i) scores[i] = next[i];
+    const unsigned there = next_there;
+    if (tile + kTileScores < c.count) {
+      next_there = load_scores<kNeighbours>(c, tile + kTileScores, next);
+    }
+    body(tile, scores, there);
+  }
 }
 
 }  // namespace spectx::cu::top_k

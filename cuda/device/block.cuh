@@ -40,4 +40,18 @@ __device__ T block_exclusive_sum(T x, T* shared, T& total) {
   return (warp_index() == 0 ? T{0} : before_warp) + inclusive - x;
 }
 
+/// The kernel behind this one may start once every block has called this or ended.
+__device__ inline void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+/// Waits for the kernel ahead, if this one was started early. Every block calls before it reads or
+/// writes anything.
+__device__ inline void wait_for_kernel_ahead() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 }  // namespace spectx::cu::device
