@@ -257,11 +257,8 @@ void launch_attend(const AttendArgs& a, const Launch& on) {
   const index_t most_rows = has_many ? kFewRows : std::numeric_limits<index_t>::max();
   if (has_few_rows_kernel(a)) return launch_attend_few_rows(a, most_rows, on);
   const index_t query_heads = a.q.shape[1];
-  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-  check(cudaStreamIsCapturing(on.stream, &capture));
   // A captured step is replayed while lengths grow.
-  const int splits =
-      capture == cudaStreamCaptureStatusNone ? most_splits(a) : static_cast<int>(kMostSplits);
+  const int splits = is_capturing(on.stream) ? static_cast<int>(kMostSplits) : most_splits(a);
   const index_t row_partials = query_heads * splits;
   const index_t row_bytes = row_partials * (a.kv.v_dim + 2) * index_t{sizeof(float)};
   constexpr index_t kMostGridRows = 65'535;

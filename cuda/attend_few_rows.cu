@@ -166,7 +166,7 @@ void launch_rows(const AttendArgs& a, const Params& p, index_t rows, const Launc
     static_assert(kQueries * (kMostSplits + 1) * static_cast<int>(sizeof(float)) <= kBytes);
     const auto kernel = attend_few_rows_kernel<T, kDim>;
     // Blocks that run at once; of more pairs than that some, for the last to end together.
-    constexpr index_t kUnevenBlocks = 4;
+    constexpr index_t kUnevenBlocks = 8;
     const index_t pairs = a.kv.kv_heads * p.query_tiles * rows;
     const index_t room = index_t{on.multiprocessors} * Tile::kBlocks;
     const index_t blocks = pairs <= room ? room / pairs : kUnevenBlocks;

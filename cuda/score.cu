@@ -195,10 +195,8 @@ void launch_score(const ScoreArgs& a, const Launch& on) {
   const Batch& batch = *a.batch;
   if (!batch.needs_selection || batch.lead_row.size == 0) return;
   if (a.keys.k_dim > device::kMostDim) throw Unsupported("score: heads of more than 256 dims");
-  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-  check(cudaStreamIsCapturing(on.stream, &capture));
   // A captured step is replayed while lengths grow.
-  const index_t captured_tokens = capture == cudaStreamCaptureStatusNone ? 0 : a.scores.shape[2];
+  const index_t captured_tokens = is_capturing(on.stream) ? a.scores.shape[2] : 0;
   const index_t query_heads = a.q.shape[1];
   ScoreParams p{Queries(a.q),
                 a.keys,

@@ -156,9 +156,10 @@ void launch_top_k(const TopKArgs& a, const Launch& on) {
   const index_t fitting =
       std::clamp(kMostListBytes / row_bytes, index_t{1}, kZeroWords / kRowWords);
   const index_t portion = div_up(rows, div_up(rows, fitting));
-  constexpr index_t kBlocksPerMultiprocessor = 2;
+  constexpr index_t kManyRows = 32;  // chunks of so many would be too short for their lists
+  const index_t blocks = on.multiprocessors * (portion < kManyRows ? index_t{2} : index_t{1});
   const index_t useful = std::min<index_t>(div_up(most_scores, kTileScores), kMostChunks);
-  const index_t room = div_up(on.multiprocessors * kBlocksPerMultiprocessor, portion);
+  const index_t room = div_up(blocks, portion);
   const auto chunks = static_cast<unsigned>(std::clamp<index_t>(useful, 1, room));
   auto* const lists = reinterpret_cast<Candidate*>(on.scratch.reserve(portion * row_bytes));
   Params p{rows_of<const float>(a.scores),
