@@ -95,6 +95,7 @@ TEST_CASE("a step that was warmed fetches nothing") {
   REQUIRE(loop.pool.state(o.id) == RequestState::warming);
   const RequestId other = loop.open(20);
   loop.step({loop.item(other, 10, true)});  // nobody else waits
+  REQUIRE(loop.pool.state(o.id) == RequestState::warming);
   loop.pipeline.wait_ready();
   REQUIRE(loop.pool.state(o.id) == RequestState::ready);
   const StepReport first = o.step(1, 4);

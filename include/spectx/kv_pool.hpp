@@ -118,6 +118,11 @@ class KVPool {
   void follow_copies(StreamView stream) const noexcept {
     if (copies_) backend_.wait(stream, *copies_);
   }
+  /// The same, and of those that warm the request.
+  void follow_copies(const Request& request, StreamView stream) const noexcept {
+    follow_copies(stream);
+    if (request.warmed) backend_.wait(stream, *request.warmed);
+  }
 
   // For PrefetchPipeline.
   void advance(const Batch& batch);

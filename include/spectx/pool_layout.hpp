@@ -64,8 +64,15 @@ struct PoolLayout {
            2 * slot_table_bytes + token_table_bytes + 2 * request_array_bytes + kAlignment +
            batch_bytes;
   }
-  /// Bytes of PrefetchPipeline's device memory: ranks to slots, misses, and the figures.
-  index_t step_list_bytes() const noexcept { return 3 * rank_table_bytes + figure_bytes(); }
+  /// Bytes of PrefetchPipeline's device memory: ranks to slots, misses, and the figures; and what
+  /// warms requests meanwhile.
+  index_t step_list_bytes() const noexcept {
+    return 3 * rank_table_bytes + figure_bytes() + warm_list_bytes();
+  }
+  /// Ranks to slots, misses, and a batch's arrays.
+  index_t warm_list_bytes() const noexcept {
+    return rank_table_bytes == 0 ? 0 : 3 * rank_table_bytes + 2 * head_count_bytes + batch_bytes;
+  }
   /// Of the figures of a step, which go to the host: misses and hits a KV head, time stamps, counts
   /// of the selection and outcomes of the guard.
   index_t figure_bytes() const noexcept {

@@ -52,7 +52,9 @@ class PrefetchPipeline {
   void apply(const Placement& placement, StreamView stream);
 
   /// Fetches what the step of `batch` will read, without running it. The requests are `warming`
-  /// until the rows are there. Nothing happens to requests that are wholly on the device.
+  /// until the rows are there; steps of other requests go on meanwhile, and so does `stream`,
+  /// unless the warm before is still under way. Nothing happens to requests that are wholly on the
+  /// device.
   void warm(const Batch& batch, const Selection& selection, StreamView stream);
 
   /// Sends a request's rows to the host tier and frees its device pages, all but its head keys.
@@ -61,7 +63,10 @@ class PrefetchPipeline {
   /// Gives a parked request its slots back; warm it next. Throws OutOfMemory (device).
   void resume(RequestId request, StreamView stream) { pool_.resume(request, stream); }
   /// Blocks until every transfer so far is done.
-  void wait_ready() { backend_.synchronize(copy_stream_); }
+  void wait_ready() {
+    backend_.synchronize(copy_stream_);
+    backend_.synchronize(warm_stream_);
+  }
 
   /// Of the last step whose figures have arrived; never waits. Those of the last four steps are
   /// kept: a host that is always further ahead of the device sees none.
@@ -71,10 +76,19 @@ class PrefetchPipeline {
   bool is_offloaded(const ScheduledItem& item, index_t group) const {
     return pool_.resident_groups(item.request) <= group;
   }
+  /// The first group of which some item's rows are off the device.
+  index_t first_offloaded(const Batch& batch) const {
+    index_t first = pool_.layout().groups;
+    for (const ScheduledItem& item : batch.items) {
+      first = std::min<index_t>(first, pool_.resident_groups(item.request));
+    }
+    return first;
+  }
   enum class Mode : std::uint8_t { none, step, capture, replay };
 
   void start_transfers(StreamView stream);
   void gather(index_t group);
+  void point_lists();
   void write_through(StreamView stream);
   void load_staging(index_t cached_layer);
   void store_staging(index_t cached_layer);
@@ -89,13 +103,16 @@ class PrefetchPipeline {
   PipelineConfig config_;
   index_t first_group_ = 0;  // first group of which some item's rows are off the device
   Stream copy_stream_;
+  Stream warm_stream_;  // what no step waits for
   Event order_;
   Event copies_;
   std::vector<Event> group_events_;    // [groups] the selected rows of this step are there
   std::vector<Event> staging_events_;  // [2] the staging set holds a layer's earlier rows
   std::vector<Event> warm_events_;     // [max_requests]
+  Event warmed_;                       // after the last warm: its lists are free
   Buffer lists_memory_;
-  StepLists lists_;
+  StepLists lists_, warm_lists_;
+  std::byte* warm_batch_ = nullptr;  // device arrays
   detail::StepMeter meter_;
   Batch batch_;
   Selection selection_;
@@ -108,4 +125,5 @@ class PrefetchPipeline {
 }  // namespace spectx
 
 #include "spectx/detail/prefetch_pipeline.hpp"
+#include "spectx/detail/prefetch_pipeline_between.hpp"
 #include "spectx/detail/prefetch_pipeline_replay.hpp"

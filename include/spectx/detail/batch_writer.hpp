@@ -54,11 +54,18 @@ class BatchWriter {
     if (row > 0) {
       backend_->copy(device_.data(), host_.data(), static_cast<index_t>(host_.size()), stream);
     }
-    point(row, lead);
+    point(batch_, device_.data(), row, lead);
     return batch_;
   }
 
   const Batch& batch() const noexcept { return batch_; }
+  /// The batch with arrays of its own in `memory`, PoolLayout::batch_bytes. Async on `stream`.
+  Batch copy_to(std::byte* memory, StreamView stream) const {
+    Batch copy = batch_;
+    backend_->copy(memory, device_.data(), device_.bytes(), stream);
+    point(copy, memory, batch_.num_rows, batch_.lead_row.size);
+    return copy;
+  }
 
  private:
   template <class T>
@@ -80,22 +87,22 @@ class BatchWriter {
     return a;
   }
 
-  void point(index_t rows, index_t leads) {
-    const Arrays<std::int32_t> at = arrays(device_.data());
+  void point(Batch& batch, std::byte* memory, index_t rows, index_t leads) const {
+    const Arrays<std::int32_t> at = arrays(memory);
     const auto items = static_cast<index_t>(items_.size());
-    batch_.items = items_;
-    batch_.num_rows = rows;
-    batch_.tokens = {at.tokens, rows};
-    batch_.item = {at.item, rows};
-    batch_.position = {at.position, rows};
-    batch_.request = {at.request, items};
-    batch_.row_begin = {at.row_begin, items + 1};
-    batch_.last_row = {at.last_row, items};
-    batch_.length = {at.length, items};
-    batch_.selects = {at.selects, items};
-    batch_.lead_row = {at.lead_row, leads};
-    batch_.lead_begin = {at.lead_begin, items + 1};
-    batch_.follow_row = {at.follow_row, rows};
+    batch.items = items_;
+    batch.num_rows = rows;
+    batch.tokens = {at.tokens, rows};
+    batch.item = {at.item, rows};
+    batch.position = {at.position, rows};
+    batch.request = {at.request, items};
+    batch.row_begin = {at.row_begin, items + 1};
+    batch.last_row = {at.last_row, items};
+    batch.length = {at.length, items};
+    batch.selects = {at.selects, items};
+    batch.lead_row = {at.lead_row, leads};
+    batch.lead_begin = {at.lead_begin, items + 1};
+    batch.follow_row = {at.follow_row, rows};
   }
 
   Backend* backend_;

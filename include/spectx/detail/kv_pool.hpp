@@ -69,7 +69,7 @@ inline void KVPool::close(RequestId request, StreamView stream) noexcept {
   if (request.value < 0 || request.value >= plan_.max_requests) return;
   Request& r = requests_[static_cast<std::size_t>(request.value)];
   if (!r.is_open) return;
-  follow_copies(stream);
+  follow_copies(r, stream);
   mover_.drop(request, stream);
   if (plan_.has_host_tier()) {
     backend_.forget_slots({.pool = view(), .request = request, .first = 0}, stream);
@@ -84,7 +84,7 @@ inline void KVPool::rewind(RequestId request, index_t length, StreamView stream)
   expects(length >= 0 && length <= r.length,
           "KVPool::rewind: length must be in [0, the request's length]");
   expects(!r.is_parked, "KVPool::rewind: the request is parked");
-  follow_copies(stream);
+  follow_copies(r, stream);
   mover_.drop(request, stream);
   if (plan_.has_host_tier()) {
     backend_.forget_slots({.pool = view(), .request = request, .first = length}, stream);
@@ -168,9 +168,9 @@ inline void KVPool::settle_moves(StreamView stream, bool wait) {
   bool is_any = false;
   for (std::size_t i = 0; i < requests_.size(); ++i) {
     if (!requests_[i].is_open || !mover_.is_moving(id(i))) continue;
-    if (!is_any) follow_copies(stream);
     is_any = true;
     Request& r = requests_[i];
+    follow_copies(r, stream);
     const bool is_coming = mover_.target(id(i)) > book_.tables.resident_groups(id(i));
     if (mover_.settle(id(i), r.length, stream, wait)) {
       r.has_returned = r.has_returned || (is_coming && r.length > 0);
@@ -183,6 +183,7 @@ inline void KVPool::start_move(RequestId request, index_t target, StreamView str
                                StreamView copy_stream) {
   const Request& r = at(request);
   if (r.is_parked || mover_.is_moving(request)) return;
+  if (state(request) == RequestState::warming) return;  // its page tables are read
   expects(target >= 0 && target <= layout_.groups,
           "PrefetchPipeline::apply: resident_groups must be in [0, groups]");
   if (target == book_.tables.resident_groups(request)) return;
@@ -197,7 +198,7 @@ inline void KVPool::park(RequestId request, StreamView stream) {
   if (!plan_.has_host_tier())
     throw Unsupported("PrefetchPipeline::park: the pool has no host tier");
   expects(!r.is_parked, "PrefetchPipeline::park: the request is parked already");
-  follow_copies(stream);
+  follow_copies(r, stream);
   mover_.park(request, r.length, stream);
   r.is_parked = true;
   refresh_needs();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The bodies of PrefetchPipeline but for replays; include spectx/prefetch_pipeline.hpp.
+// The bodies of PrefetchPipeline that make a step; include spectx/prefetch_pipeline.hpp.
 #include "spectx/prefetch_pipeline.hpp"
 
 namespace spectx {
@@ -12,19 +12,16 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
       pool_(pool),
       config_(config),
       copy_stream_(backend.make_stream({.high_priority = true})),
+      warm_stream_(backend.make_stream()),
       order_(backend.make_event()),
       copies_(backend.make_event()),
+      warmed_(backend.make_event()),
       lists_memory_(backend.memories().device, pool.layout().step_list_bytes()),
       meter_(backend, pool) {
   expects(config.copy_blocks > 0, "PrefetchPipeline: copy_blocks must be positive");
-  const PoolLayout& layout = pool.layout();
-  detail::Carver carver(lists_memory_.data());
-  lists_.slot_of_rank = carver.take<std::int32_t>(layout.rank_table_bytes);
-  lists_.miss_ids = carver.take<std::int32_t>(layout.rank_table_bytes);
-  lists_.miss_slots = carver.take<std::int32_t>(layout.rank_table_bytes);
-  meter_.point(carver.take<std::byte>(layout.figure_bytes()), lists_);
+  point_lists();
   if (!pool.plan().has_host_tier()) return;
-  lists_.max_budget = pool.plan().selection.largest_budget();
+  const PoolLayout& layout = pool.layout();
   for (index_t g = 0; g < layout.groups; ++g) group_events_.push_back(backend.make_event());
   for (int set = 0; set < 2; ++set) staging_events_.push_back(backend.make_event());
   for (index_t r = 0; r < pool.plan().max_requests; ++r) {
@@ -32,9 +29,24 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
   }
 }
 
+inline void PrefetchPipeline::point_lists() {
+  const PoolLayout& layout = pool_.layout();
+  detail::Carver carver(lists_memory_.data());
+  for (StepLists* lists : {&lists_, &warm_lists_}) {
+    lists->slot_of_rank = carver.take<std::int32_t>(layout.rank_table_bytes);
+    lists->miss_ids = carver.take<std::int32_t>(layout.rank_table_bytes);
+    lists->miss_slots = carver.take<std::int32_t>(layout.rank_table_bytes);
+    lists->max_budget = pool_.plan().selection.largest_budget();
+  }
+  warm_lists_.miss_counts = carver.take<std::int32_t>(layout.head_count_bytes);
+  warm_lists_.hit_counts = carver.take<std::int32_t>(layout.head_count_bytes);
+  meter_.point(carver.take<std::byte>(layout.figure_bytes()), lists_);
+  if (pool_.plan().has_host_tier()) warm_batch_ = carver.take<std::byte>(layout.batch_bytes);
+}
+
 inline PrefetchPipeline::~PrefetchPipeline() {
   try {
-    backend_.synchronize(copy_stream_);
+    wait_ready();
   } catch (const Error&) {
     // The device is lost: nothing runs that could use what is freed now.
   }
@@ -70,11 +82,10 @@ inline void PrefetchPipeline::begin_step(const Batch& batch, const Selection& se
 
 inline void PrefetchPipeline::start_transfers(StreamView stream) {
   const index_t groups = pool_.layout().groups;
-  first_group_ = mode_ == Mode::capture ? 0 : groups;  // a replay may find any group offloaded
+  // A replay may find any group offloaded.
+  first_group_ = mode_ == Mode::capture ? 0 : first_offloaded(batch_);
   for (const ScheduledItem& item : batch_.items) {
-    const index_t resident = pool_.resident_groups(item.request);
-    first_group_ = std::min(first_group_, resident);
-    is_staging_ = is_staging_ || (!item.selects && resident < groups);
+    is_staging_ = is_staging_ || (!item.selects && !pool_.is_resident(item.request));
   }
   order(copy_stream_, stream);
   meter_.begin_transfers(stream);
@@ -206,37 +217,6 @@ inline void PrefetchPipeline::write_through(StreamView stream) {
         {.batch = &batch_, .pool = pool_.view(), .write_batch = pool_.plan().write_batch},
         copy_stream_);
   }
-}
-
-inline void PrefetchPipeline::apply(const Placement& placement, StreamView stream) {
-  expects(mode_ == Mode::none, "PrefetchPipeline::apply: a step has begun");
-  expects(!backend_.is_capturing(stream), "PrefetchPipeline::apply: cannot be captured");
-  expects(placement.needs.size() == placement.resident_groups.size(),
-          "PrefetchPipeline::apply: the placement needs one entry a request");
-  pool_.settle_moves(stream, /*wait=*/false);
-  for (std::size_t i = 0; i < placement.needs.size(); ++i) {
-    pool_.start_move(placement.needs[i].request, placement.resident_groups[i], stream,
-                     copy_stream_);
-  }
-}
-
-inline void PrefetchPipeline::warm(const Batch& batch, const Selection& selection,
-                                   StreamView stream) {
-  expects(mode_ == Mode::none, "PrefetchPipeline::warm: a step has begun");
-  expects(!backend_.is_capturing(stream), "PrefetchPipeline::warm: cannot be captured");
-  if (!pool_.plan().has_host_tier() || !batch.needs_selection) return;
-  begin_step(batch, selection, stream);
-  mode_ = Mode::none;
-  for (const ScheduledItem& item : batch.items) {
-    if (!item.selects || pool_.is_resident(item.request)) continue;
-    Event& event = warm_events_[static_cast<std::size_t>(item.request.value)];
-    backend_.record(event, copy_stream_);
-    KVPool::Request& request = pool_.at(item.request);
-    request.warmed = event;
-    request.is_cold = false;
-  }
-  backend_.record(copies_, copy_stream_);
-  pool_.copies_ = copies_;
 }
 
 }  // namespace spectx
