@@ -117,7 +117,7 @@ int run_command(int argc, const char* const* argv) {
   const llama::LlamaWeights weights = load(backend, options, stream);
   const io::LoadedHead head =
       random_head(backend, weights.config(), weights.all().embeddings, options.dtype, stream);
-  RecycledMemory host(backend.memories().host);
+  RecycledMemory host(backend.memories().host, options.host_bytes + (index_t{1} << 30));
   const Bench bench{.options = options,
                     .chosen = chosen,
                     .weights = weights,

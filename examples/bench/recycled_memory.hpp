@@ -2,48 +2,65 @@
 #pragma once
 
 #include <map>
+#include <mutex>
 
 #include "spectx/memory.hpp"
 
 namespace spectx::bench {
 
 /// Keeps what is given back for the next who asks for as much: pinning 100 GB takes a minute, and a
-/// program runs many configurations. Gives it up where nothing else is left.
+/// program runs many configurations. Gives it up where more than `limit` would be held, or nothing
+/// else is left. Thread-safe.
 class RecycledMemory final : public MemoryResource {
  public:
-  explicit RecycledMemory(MemoryResource& memory) noexcept : memory_(memory) {}
+  RecycledMemory(MemoryResource& memory, index_t limit) noexcept : memory_(memory), limit_(limit) {}
   RecycledMemory(RecycledMemory&&) = delete;
   ~RecycledMemory() override { give_up(); }
 
   void* allocate(index_t bytes, index_t alignment = 256) override {
+    const std::lock_guard lock(mutex_);
     if (const auto found = free_.find(bytes); found != free_.end()) {
       void* const memory = found->second;
       free_.erase(found);
       return memory;
     }
+    if (held_ + bytes > limit_) give_up();
     try {
-      return memory_.allocate(bytes, alignment);
+      return take(bytes, alignment);
     } catch (const OutOfMemory&) {
       if (free_.empty()) throw;
     }
     give_up();
-    return memory_.allocate(bytes, alignment);
+    return take(bytes, alignment);
   }
   void deallocate(void* memory, index_t bytes) noexcept override {
+    const std::lock_guard lock(mutex_);
     try {
       free_.emplace(bytes, memory);
     } catch (const std::bad_alloc&) {
-      memory_.deallocate(memory, bytes);
+      give(memory, bytes);
     }
   }
 
  private:
+  void* take(index_t bytes, index_t alignment) {
+    void* const memory = memory_.allocate(bytes, alignment);
+    held_ += bytes;
+    return memory;
+  }
+  void give(void* memory, index_t bytes) noexcept {
+    memory_.deallocate(memory, bytes);
+    held_ -= bytes;
+  }
   void give_up() noexcept {
-    for (const auto& [bytes, memory] : free_) memory_.deallocate(memory, bytes);
+    for (const auto& [bytes, memory] : free_) give(memory, bytes);
     free_.clear();
   }
 
+  std::mutex mutex_;  // a tier may grow in a thread of its own
   MemoryResource& memory_;
+  index_t limit_;
+  index_t held_ = 0;
   std::multimap<index_t, void*> free_;
 };
 

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Tables (Markdown, on standard output) and plots (SVG) of the files that scripts/compare wrote.
+
+report.py DIR [--plots DIR]
+"""
+import argparse
+import glob
+import json
+import os
+
+NAMES = {"spectx": "spectx", "dense": "spectx, dense path", "flashinfer": "FlashInfer 0.6.0",
+         "sdpa": "transformers, sdpa", "eager": "transformers, eager",
+         "offloaded": "transformers, offloaded cache"}
+COLOURS = ["#1b6ca8", "#8fb8d8", "#d98324", "#7a9e4c", "#a05195", "#777777"]
+
+
+def load(folder):
+    """Records of both programs under the same names, the longest-running file last."""
+    records = []
+    for path in sorted(glob.glob(os.path.join(folder, "*.json"))):
+        with open(path) as file:
+            data = json.load(file)
+        for r in data["records"]:
+            if "who" in r:
+                record = dict(r, group=NAMES.get(r["who"], r["who"]), error=r.get("note", ""))
+            else:
+                record = dict(r, group=NAMES[r["mode"]], model=data["machine"]["model"])
+                if r["mode"] == "spectx" and r.get("host_dtype", "own") != "own":
+                    record["group"] += f", {r['host_dtype']} host rows"
+            records.append(dict(record, file=os.path.basename(path)))
+    return records
+
+
+def table(rows, head):
+    print("| " + " | ".join(map(str, head)) + " |\n|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+    print()
+
+
+def best(records, model, single):
+    """The best batch (or the single request) of each group and context."""
+    found = {}
+    for r in records:
+        if r["model"] != model or r["group"] == "linears" or not r.get("tokens_per_s"):
+            continue
+        if (r["requests"] == 1) != single or r.get("miss_scale", 1) > 1:
+            continue
+        key = (r["group"], r["context"])
+        if key not in found or r["tokens_per_s"] > found[key]["tokens_per_s"]:
+            found[key] = r
+    return found
+
+
+def show_best(records, model, single):
+    found = best(records, model, single)
+    contexts = sorted({c for _, c in found})
+    groups = sorted({g for g, _ in found}, key=lambda g: -max(
+        r["tokens_per_s"] for (h, _), r in found.items() if h == g))
+    if not groups:
+        return found, contexts, groups
+    print(f"{model}, {'one request' if single else 'best batch that was measured'}, "
+          "tokens/s (requests):\n")
+    rows = []
+    for g in groups:
+        cells = [found.get((g, c)) for c in contexts]
+        rows.append([g] + [f"{r['tokens_per_s']:.1f} ({r['requests']})" if r else "-"
+                           for r in cells])
+    table(rows, ["", *contexts])
+    return found, contexts, groups
+
+
+def plot(path, title, found, contexts, groups):
+    """Bars by context, one colour a group; the scale is logarithmic."""
+    import math
+    values = [r["tokens_per_s"] for r in found.values()]
+    top, bottom = max(values) * 1.3, min(values) / 1.5
+    width, height, left, base = 760, 360, 60, 300
+    y = lambda v: base - (base - 40) * math.log(v / bottom) / math.log(top / bottom)
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+             'font-family="sans-serif" font-size="11">',
+             f'<rect width="{width}" height="{height}" fill="white"/>',
+             f'<text x="{left}" y="20" font-size="13">{title}</text>']
+    tick = 10 ** math.floor(math.log10(bottom))
+    while tick < top:
+        for v in (tick, 2 * tick, 5 * tick):
+            if bottom < v < top:
+                parts.append(f'<line x1="{left}" x2="{width - 10}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
+                             f'stroke="#ddd"/><text x="{left - 6}" y="{y(v) + 4:.1f}" '
+                             f'text-anchor="end">{v:g}</text>')
+        tick *= 10
+    span = (width - left - 10) / len(contexts)
+    bar = span * 0.85 / len(groups)
+    for i, c in enumerate(contexts):
+        parts.append(f'<text x="{left + span * (i + 0.45):.1f}" y="{base + 16}" '
+                     f'text-anchor="middle">{c} tokens</text>')
+        for j, g in enumerate(groups):
+            r = found.get((g, c))
+            if r is None:
+                continue
+            x, v = left + span * i + bar * j, r["tokens_per_s"]
+            parts.append(f'<rect x="{x:.1f}" y="{y(v):.1f}" width="{bar * 0.9:.1f}" '
+                         f'height="{base - y(v):.1f}" fill="{COLOURS[j % len(COLOURS)]}"/>'
+                         f'<text x="{x + bar * 0.45:.1f}" y="{y(v) - 3:.1f}" text-anchor="middle" '
+                         f'font-size="9">{v:.0f}</text>')
+    for j, g in enumerate(groups):
+        x, line = left + (j % 3) * 235, base + 34 + 15 * (j // 3)
+        parts.append(f'<rect x="{x}" y="{line - 9}" width="10" height="10" '
+                     f'fill="{COLOURS[j % len(COLOURS)]}"/><text x="{x + 14}" y="{line}">{g}</text>')
+    with open(path, "w") as file:
+        file.write("\n".join(parts) + "\n</svg>\n")
+
+
+def show_details(records):
+    rows = []
+    for r in records:
+        if "mode" not in r:
+            continue
+        if r["error"]:
+            rows.append([r["model"], r["group"], r["context"], r["requests"], r["error"]])
+            continue
+        rows.append([
+            r["model"], r["group"], r["context"], r["requests"],
+            "-" if r["mode"] == "dense" else f"{r['hot_buffer']:g}x, misses x {r['miss_scale']:g}",
+            f"{r['tokens_per_s']:.1f} ± {r['tokens_per_s_deviation']:.1f}",
+            f"{r['step_ms_p50']:.2f} / {r['step_ms_p95']:.2f} / {r['step_ms_longest']:.2f}",
+            f"{r['predicted_step_ms']:.2f}", f"{100 * r['miss_rate']:.1f} %",
+            f"{r['exposed_ms']:.2f}", f"{r['moved_bytes_per_step'] / 1e6:.0f}",
+            f"{r['groups_on_host']}/{r['groups']}",
+            f"{r['driver_device_bytes'] / 1e9:.1f} ({r['planned_device_bytes'] / 1e9:.1f})",
+            f"{r['host_bytes'] / 1e9:.1f}"])
+    table(rows, ["model", "", "context", "requests", "buffer", "tokens/s",
+                 "step p50 / p95 / longest, ms", "bound, ms", "misses", "exposed, ms", "MB moved",
+                 "groups on the host", "device GB (planned)", "host GB"])
+    parts = [r for r in records if r.get("part_ms") and not r["error"]]
+    if parts:
+        names = list(parts[0]["part_ms"])
+        table([[r["model"], r["group"], r["context"], r["requests"]] +
+               [f"{r['part_ms'][n]:.2f}" for n in names] for r in parts],
+              ["model", "", "context", "requests", *(f"{n}, ms" for n in names)])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("--plots")
+    args = parser.parse_args()
+    records = load(args.folder)
+    for model in sorted({r["model"] for r in records}, reverse=True):
+        for single in (False, True):
+            found, contexts, groups = show_best(records, model, single)
+            if args.plots and groups:
+                name = f"compare-{model}-{'one' if single else 'best'}.svg"
+                what = "one request" if single else "best batch"
+                plot(os.path.join(args.plots, name), f"{model}, {what}, decode tokens/s",
+                     found, contexts, groups)
+    show_details(records)
+
+
+if __name__ == "__main__":
+    main()
