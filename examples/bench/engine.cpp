@@ -148,27 +148,50 @@ void Engine::warm(SelectionSource* source) {
   const Batch& batch = schedule_all();
   const Selection& selection = head_->select(batch, stream_);
   if (source != nullptr && batch.needs_selection) {
-    source->write(selection, batch.num_rows, 0, stream_);
+    source->stage(0, stream_);
+    source->write(selection, stream_);
   }
   pipeline_.warm(batch, selection, stream_);
   synchronize();
   pipeline_.wait_ready();
 }
 
+bool Engine::can_replay(const Batch& batch) const {
+  return config_.captures && (!head_ || head_->can_replay(batch)) && pipeline_.can_replay(batch);
+}
+
 void Engine::step(SelectionSource* source, index_t number, llama::StepClock* clock) {
+  if (clock != nullptr) {
+    clock->begin_step();
+    clock->mark(kSchedule, stream_);
+  }
+  pipeline_.apply(planner_.place(pool_.needs()), stream_);
+  const Batch& batch = schedule_all();
+  if (source != nullptr && batch.needs_selection) source->stage(number, stream_);
+  if (clock != nullptr || !can_replay(batch)) return run_step(batch, source, clock);
+  const StepShape shape = batch.shape();
+  auto graph = graphs_.find(shape);
+  if (graph == graphs_.end()) {
+    const auto work = [&] {
+      run_step(batch, source, nullptr);
+      pipeline_.join(stream_);
+    };
+    graph = graphs_.emplace(shape, support::CapturedStep(stream_, work)).first;
+  }
+  if (head_) head_->begin_replay(batch);
+  pipeline_.begin_replay(batch, shape);
+  graph->second.launch(stream_);
+  pipeline_.end_step(stream_);
+}
+
+void Engine::run_step(const Batch& batch, SelectionSource* source, llama::StepClock* clock) {
   const auto mark = [&](Part part) {
     if (clock != nullptr) clock->mark(part, stream_);
   };
-  if (clock != nullptr) clock->begin_step();
-  mark(kSchedule);
-  pipeline_.apply(planner_.place(pool_.needs()), stream_);
-  const Batch& batch = schedule_all();
   mark(kHead);
   Selection selection;
   if (head_) selection = head_->select(batch, stream_);
-  if (source != nullptr && batch.needs_selection) {
-    source->write(selection, batch.num_rows, number, stream_);
-  }
+  if (source != nullptr && batch.needs_selection) source->write(selection, stream_);
   mark(kSlots);
   pipeline_.begin_step(batch, selection, stream_);
   mark(kLinears);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "spectx/io/head_file.hpp"
 #include "spectx/memory_planner.hpp"
 #include "spectx/prefetch_pipeline.hpp"
+#include "support/captured_step.hpp"
 
 namespace spectx::bench {
 
@@ -22,18 +24,21 @@ struct EngineConfig {
   index_t host_bytes = 0;
   std::optional<DType> host_dtype{};  // none: the rows' own
   int copy_blocks = 16;
+  bool captures = false;  // steps run as CUDA graphs
 };
 
 /// Parts of a step, in their order; the clock's marks.
 enum Part : int { kSchedule, kHead, kSlots, kLinears, kAppend, kAttend, kLogits, kNumParts };
 const char* part_name(int part) noexcept;
 
-/// Where the selections of a step come from if not from the head: called after it, on the stream.
+/// Where the selections of a step come from if not from the head.
 class SelectionSource {
  public:
   virtual ~SelectionSource() = default;
-  virtual void write(const Selection& selection, index_t requests, index_t step,
-                     StreamView stream) = 0;
+  /// Before the step: which one comes.
+  virtual void stage(index_t step, StreamView stream) = 0;
+  /// After the head has chosen; may be captured in a graph.
+  virtual void write(const Selection& selection, StreamView stream) = 0;
 };
 
 /// A decode loop of many requests around the four components, with no call in a step that waits
@@ -72,6 +77,8 @@ class Engine {
 
  private:
   const Batch& schedule_all();
+  void run_step(const Batch& batch, SelectionSource* source, llama::StepClock* clock);
+  bool can_replay(const Batch& batch) const;
   void add_chunk(RequestId request, index_t count, bool computes);
 
   Backend& backend_;
@@ -89,6 +96,7 @@ class Engine {
   std::vector<RequestId> requests_;
   std::vector<BatchItem> items_;
   Array<const std::int32_t> next_tokens_{};  // device, of the step before
+  std::map<StepShape, support::CapturedStep> graphs_;
 };
 
 }  // namespace spectx::bench

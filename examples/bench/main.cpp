@@ -92,7 +92,8 @@ Machine machine_of(const Options& o, const support::ChosenBackend& chosen, index
           .model = o.model,
           .dtype = dtype_name(o.dtype),
           .context_rows = o.prefills ? "context from a prefill" : "context filled with random rows",
-          .tokens = "the likeliest token goes on, on the device",
+          .tokens = std::string("the likeliest token goes on, on the device") +
+                    (o.captures ? "; a step is a CUDA graph" : ""),
           .cap = std::to_string(cap)};
 }
 

@@ -33,7 +33,8 @@ EngineConfig engine_config(const Bench& bench, const Case& c) {
                       .device_bytes = 0,
                       .host_bytes = o.host_bytes,
                       .host_dtype = c.host_dtype,
-                      .copy_blocks = static_cast<int>(c.copy_blocks)};
+                      .copy_blocks = static_cast<int>(c.copy_blocks),
+                      .captures = o.captures};
   const llama::LlamaConfig& m = bench.weights.config();
   const index_t random_rows = config.chunk_rows * m.kv_heads * (m.k_dim + m.v_dim) * 4;
   const index_t table =

@@ -16,7 +16,7 @@ using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 24;
 
-constexpr std::array<Flag, 30> kFlags = {{
+constexpr std::array<Flag, 31> kFlags = {{
     {"--model", "NAME", "a shape with random weights, a config.json or a .gguf file"},
     {"--context", "N,N..", "tokens of every request before the first step (default 4096)"},
     {"--requests", "N,N..", "in a batch; max: as many as fit; best: as the planner predicts"},
@@ -34,6 +34,7 @@ constexpr std::array<Flag, 30> kFlags = {{
     {"--threads", "N", "of the CPU; default: one a core"},
     {"--dtype", "TYPE", "of weights and rows: bf16 (default), f16 or f32"},
     {"--prefill", "", "make the context by a prefill; without it its rows are random values"},
+    {"--graph", "", "run the steps as CUDA graphs"},
     {"--chunk", "N", "tokens of a prompt's step (default 2048)"},
     {"--warm-up", "N", "steps before those that count (default 40)"},
     {"--steps", "N", "of a repeat (default 24)"},
@@ -131,6 +132,7 @@ Options read_options(int argc, const char* const* argv) {
   o.device_bytes = args.bytes("--device-memory", 0);
   o.host_bytes = args.bytes("--host-memory", index_t{16} << 30);
   o.prefills = args.has("--prefill");
+  o.captures = args.has("--graph");
   o.chunk_rows = args.count("--chunk", o.chunk_rows, 1, index_t{1} << 16);
   const bool is_quick = args.has("--quick");
   o.warm_up = args.count("--warm-up", is_quick ? 4 : o.warm_up, 1, 100000);

@@ -31,7 +31,8 @@ struct Options {
   index_t profiled = 4;  // steps with stamps between their parts
   std::vector<index_t> copy_blocks;
   bool prefills = false;
-  double seconds = 0;  // no new case is begun after that; 0: no limit
+  bool captures = false;  // steps as CUDA graphs
+  double seconds = 0;     // no new case is begun after that; 0: no limit
   std::string trace;
   std::string commit;
   std::string json, csv;

@@ -8,7 +8,6 @@ namespace spectx::bench {
 Replay::Replay(Backend& backend, const RecordedTrace& trace, const ReplayShape& shape,
                index_t requests, index_t steps)
     : backend_(backend),
-      requests_(requests),
       steps_(steps),
       step_ids_(requests * shape.kv_heads * shape.selection.budget),
       ids_(backend.memories().device, bytes(shape, requests, steps)) {
@@ -35,9 +34,15 @@ Replay::Replay(Backend& backend, const RecordedTrace& trace, const ReplayShape& 
   }
 }
 
-void Replay::write(const Selection& selection, index_t requests, index_t step, StreamView stream) {
-  expects(requests == requests_ && step < steps_, "Replay::write: made for fewer steps");
-  backend_.copy(selection.ids.data, ids_.data() + step * step_ids_ * 4, step_ids_ * 4, stream);
+void Replay::stage(index_t step, StreamView stream) {
+  expects(step < steps_, "Replay::stage: made for fewer steps");
+  const index_t bytes = step_ids_ * 4;
+  backend_.copy(ids_.data() + steps_ * bytes, ids_.data() + step * bytes, bytes, stream);
+}
+
+void Replay::write(const Selection& selection, StreamView stream) {
+  const index_t bytes = step_ids_ * 4;
+  backend_.copy(selection.ids.data, ids_.data() + steps_ * bytes, bytes, stream);
 }
 
 }  // namespace spectx::bench

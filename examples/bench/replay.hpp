@@ -14,17 +14,16 @@ class Replay final : public SelectionSource {
          index_t steps);
 
   static index_t bytes(const ReplayShape& shape, index_t requests, index_t steps) {
-    return requests * steps * shape.kv_heads * shape.selection.budget * 4;
+    return (steps + 1) * requests * shape.kv_heads * shape.selection.budget * 4;
   }
-  void write(const Selection& selection, index_t requests, index_t step,
-             StreamView stream) override;
+  void stage(index_t step, StreamView stream) override;
+  void write(const Selection& selection, StreamView stream) override;
 
  private:
   Backend& backend_;
-  index_t requests_;
   index_t steps_;
   index_t step_ids_;
-  Buffer ids_;  // [steps, requests, kv_heads, budget]
+  Buffer ids_;  // [steps + 1, requests, kv_heads, budget], the last is the step that comes
 };
 
 }  // namespace spectx::bench
