@@ -226,7 +226,7 @@ def main():
     parser.add_argument("--who", default="flashinfer,sdpa,eager,offloaded,linears")
     parser.add_argument("--context", default="4096,18432,34816,131072")
     parser.add_argument("--requests", default="both", choices=["1", "best", "both"])
-    parser.add_argument("--cap", type=float, default=80e9, help="bytes of device memory")
+    parser.add_argument("--cap", type=float, default=80 * 2**30, help="bytes of device memory")
     parser.add_argument("--seconds", type=float, default=300, help="begin nothing later")
     parser.add_argument("--commit", default="not said")
     parser.add_argument("--out", required=True)
