@@ -148,9 +148,9 @@ ModelSource read_hf_config(const std::string& path) {
   source.context_length = fields.count_or("max_position_embeddings", 0);
   source.feed_forward = fields.count("intermediate_size");
   source.has_tied_embeddings = fields.flag("tie_word_embeddings");
-  source.weight_bytes =
-      estimate_weight_bytes(shape, {.feed_forward = source.feed_forward,
-                                    .has_tied_embeddings = source.has_tied_embeddings});
+  source.weight_bytes = estimate_weight_bytes(
+      shape,
+      {.feed_forward = source.feed_forward, .has_tied_embeddings = source.has_tied_embeddings});
   source.weight_origin = "estimated from the dimensions, unquantised, without activations";
   return source;
 }
