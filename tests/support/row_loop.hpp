@@ -27,6 +27,8 @@ class RowLoop {
         v_(memories.device, plan.max_step_rows * shape.kv_heads * shape.v_dim * 4),
         ids_(memories.device, plan.max_requests * shape.kv_heads * (plan.selection.budget + 1) * 4),
         tokens_(static_cast<std::size_t>(plan.max_step_rows), 1) {}
+  /// What is still on the stream reads what goes now.
+  ~RowLoop() { backend.synchronize(stream); }
 
   RequestId open(index_t final_length) {
     const RequestId id = pool.open(final_length);

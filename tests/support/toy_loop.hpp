@@ -45,6 +45,8 @@ struct ToyLoop {
         pipeline(b, pool, {}) {
     next.resize(static_cast<std::size_t>(plan.max_requests));
   }
+  /// What is still on the stream reads what goes now.
+  ~ToyLoop() { backend.synchronize(stream); }
 
   /// Runs a step and waits for it: `next` and `hidden_bits` are of it.
   void step(std::span<const BatchItem> items) {

@@ -194,8 +194,8 @@ inline void PrefetchPipeline::end_step(StreamView stream) {
   const bool is_replayed = mode == Mode::replay;
   // The next schedule follows the copy stream only where there is a host tier.
   const StreamView last = has_host_tier && !is_replayed ? StreamView(copy_stream_) : stream;
+  if (!is_replayed) meter_.collect(batch_, selection_, stream);  // the selection may go after this
   if (has_host_tier && !is_replayed) write_through(stream);
-  if (!is_replayed) meter_.collect(batch_, selection_, last);
   if (mode == Mode::capture) return;  // nothing has run
 
   meter_.end_step(batch_, last);
