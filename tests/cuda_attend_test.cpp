@@ -3,7 +3,7 @@
 #include "catch.hpp"
 #include "spectx/cuda/backend.hpp"
 #include "support/attend_case.hpp"
-#include "support/backends.hpp"
+#include "support/cuda_device.hpp"
 
 using namespace spectx;
 using namespace spectx::test;
@@ -11,15 +11,6 @@ using namespace spectx::test;
 namespace {
 
 constexpr index_t kTokens = 500;
-
-/// Null without a device, which is a failure if SPECTX_TEST_REQUIRE_CUDA is set.
-std::shared_ptr<Backend> device() {
-  for (const NamedBackend& b : backends()) {
-    if (b.name == "cuda") return b.backend;
-  }
-  WARN("no CUDA device: nothing was tested");
-  return nullptr;
-}
 
 AttendItem dense(int request, index_t first, index_t rows) {
   return {.item = {.request = {request}, .first = first, .rows = rows, .is_dense = true},

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "catch.hpp"
-#include "support/backends.hpp"
+#include "support/cuda_device.hpp"
 #include "support/device_data.hpp"
 #include "support/random.hpp"
 #include "support/reference.hpp"
@@ -15,15 +15,6 @@ using namespace spectx;
 using namespace spectx::test;
 
 namespace {
-
-/// Null without a device, which is a failure if SPECTX_TEST_REQUIRE_CUDA is set.
-std::shared_ptr<Backend> device() {
-  for (const NamedBackend& b : backends()) {
-    if (b.name == "cuda") return b.backend;
-  }
-  WARN("no CUDA device: nothing was tested");
-  return nullptr;
-}
 
 std::vector<float> rounded(const std::vector<float>& values, DType dtype) {
   std::vector<float> out;

@@ -8,7 +8,7 @@
 #include "catch.hpp"
 #include "spectx/cuda/backend.hpp"
 #include "spectx/cuda/interop.hpp"
-#include "support/backends.hpp"
+#include "support/cuda_device.hpp"
 #include "support/device_data.hpp"
 #include "support/random.hpp"
 #include "support/replay_loop.hpp"
@@ -17,15 +17,6 @@ using namespace spectx;
 using namespace spectx::test;
 
 namespace {
-
-/// Null without a device, which is a failure if SPECTX_TEST_REQUIRE_CUDA is set.
-std::shared_ptr<Backend> device() {
-  for (const NamedBackend& b : backends()) {
-    if (b.name == "cuda") return b.backend;
-  }
-  WARN("no CUDA device: nothing was tested");
-  return nullptr;
-}
 
 void check(cudaError_t status) {
   CAPTURE(cudaGetErrorString(status));

@@ -8,24 +8,11 @@
 #include "catch.hpp"
 #include "spectx/cuda/interop.hpp"
 #include "spectx/host_memory.hpp"
-#include "support/backends.hpp"
+#include "support/cuda_device.hpp"
 #include "support/device_data.hpp"
 
 using namespace spectx;
 using namespace spectx::test;
-
-namespace {
-
-/// Null without a device, which is a failure if SPECTX_TEST_REQUIRE_CUDA is set.
-std::shared_ptr<Backend> device() {
-  for (const NamedBackend& b : backends()) {
-    if (b.name == "cuda") return b.backend;
-  }
-  WARN("no CUDA device: nothing was tested");
-  return nullptr;
-}
-
-}  // namespace
 
 TEST_CASE("a kernel and the host see the same bytes of a block of any size") {
   const auto b = device();

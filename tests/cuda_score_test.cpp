@@ -2,22 +2,13 @@
 // score with queries of half size: on tensor cores where keys are of their type.
 #include "catch.hpp"
 #include "spectx/cuda/backend.hpp"
-#include "support/backends.hpp"
+#include "support/cuda_device.hpp"
 #include "support/head_case.hpp"
 
 using namespace spectx;
 using namespace spectx::test;
 
 namespace {
-
-/// Null without a device, which is a failure if SPECTX_TEST_REQUIRE_CUDA is set.
-std::shared_ptr<Backend> device() {
-  for (const NamedBackend& b : backends()) {
-    if (b.name == "cuda") return b.backend;
-  }
-  WARN("no CUDA device: nothing was tested");
-  return nullptr;
-}
 
 ScheduledItem selecting(int request, index_t first, index_t rows = 1) {
   return {.request = {request}, .first = first, .rows = rows, .is_dense = false, .selects = true};

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Heads of another kind, for another model, or broken: one clear error each.
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "catch.hpp"
@@ -15,11 +14,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 const fs::path kHeads = fs::path(SPECTX_TEST_DATA) / "heads";
-
-std::string contents(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 ModelShape target() {
   return {.layers = 12,

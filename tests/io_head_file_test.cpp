@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "spectx/io/head_file.hpp"
 
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "catch.hpp"
@@ -31,11 +30,6 @@ io::LoadedHead load(Backend& backend, const std::string& bytes, io::HeadOptions 
   const TemporaryFolder folder;
   return io::load_head(backend, folder.write("head.safetensors", bytes), kTarget,
                        matrix_view(embeddings.data(), DType::f32, 10, 48), options, {});
-}
-
-std::string contents(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 std::string refusal(const std::string& bytes) {

@@ -50,14 +50,11 @@ constexpr std::array<Flag, 31> kFlags = {{
     {"-h", "", ""},
 }};
 
-std::vector<std::string> split(const std::string& text) {
-  std::vector<std::string> parts;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    if (end > begin) parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
+/// The parts of a list that are not empty.
+std::vector<std::string> words(const std::string& list) {
+  std::vector<std::string> all = support::split(list);
+  std::erase(all, "");
+  return all;
 }
 
 template <class T>
@@ -73,7 +70,7 @@ T number(const char* flag, const std::string& text, T least) {
 template <class T>
 std::vector<T> numbers(const Args& args, const char* flag, const char* otherwise, T least) {
   std::vector<T> all;
-  for (const std::string& part : split(args.has(flag) ? args.text(flag) : otherwise)) {
+  for (const std::string& part : words(args.has(flag) ? args.text(flag) : otherwise)) {
     all.push_back(number<T>(flag, part, least));
   }
   if (all.empty()) throw UsageError(std::string(flag) + " has no value");
@@ -81,7 +78,7 @@ std::vector<T> numbers(const Args& args, const char* flag, const char* otherwise
 }
 
 std::vector<std::string> words(const Args& args, const char* flag, const char* otherwise) {
-  std::vector<std::string> all = split(args.has(flag) ? args.text(flag) : otherwise);
+  std::vector<std::string> all = words(args.has(flag) ? args.text(flag) : otherwise);
   if (all.empty()) throw UsageError(std::string(flag) + " has no value");
   return all;
 }
@@ -123,8 +120,7 @@ Options read_options(int argc, const char* const* argv) {
   if (args.has("--model")) o.model = args.text("--model");
   o.backend = args.choice("--backend", "auto", {"auto", "cpu", "cuda"});
   o.threads = static_cast<int>(args.count("--threads", 0, 1, 4096));
-  const std::string dtype = args.choice("--dtype", "bf16", {"bf16", "f16", "f32"});
-  o.dtype = dtype == "bf16" ? DType::bf16 : dtype == "f16" ? DType::f16 : DType::f32;
+  o.dtype = support::weights_dtype(args);
   o.selection = {.budget = args.count("--budget", 2048, 1, kMostTokens),
                  .sinks = args.count("--sinks", 4, 0, kMostTokens),
                  .recent_window = args.count("--window", 64, 2, kMostTokens)};

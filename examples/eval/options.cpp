@@ -13,6 +13,7 @@ namespace {
 
 using support::Args;
 using support::Flag;
+using support::split;
 using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 30;
@@ -53,16 +54,6 @@ constexpr std::array<Flag, 26> kFlags = {{
     {"--help", "", "this text"},
     {"-h", "", ""},
 }};
-
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> parts;
-  for (std::size_t at = 0; at <= list.size();) {
-    const std::size_t end = std::min(list.find(',', at), list.size());
-    parts.push_back(list.substr(at, end - at));
-    at = end + 1;
-  }
-  return parts;
-}
 
 /// Numbers in [min, max], each once, ascending.
 template <class Number>
@@ -112,9 +103,7 @@ Options read_options(int argc, const char* const* argv) {
   }
   o.model = args.text("--model");
   o.head = args.text("--head");
-  if (args.has("--head-theta")) {
-    o.head_theta = static_cast<float>(args.number("--head-theta", 0, 1.001, 1e12));
-  }
+  o.head_theta = support::head_theta(args);
   o.texts = split(args.text("--texts"));
   o.lengths = numbers<index_t>(args, "--lengths", "8192", 2, kMostTokens);
   o.budgets = numbers<index_t>(args, "--budgets", "256,512,1024", 1, kMostTokens);
@@ -138,8 +127,7 @@ Options read_options(int argc, const char* const* argv) {
   o.seed = static_cast<std::uint64_t>(args.count("--seed", 0));
   o.backend = args.choice("--backend", "auto", {"auto", "cpu", "cuda"});
   o.threads = static_cast<int>(args.count("--threads", 0, 1, 4096));
-  const std::string dtype = args.choice("--dtype", "bf16", {"bf16", "f16", "f32"});
-  o.dtype = dtype == "bf16" ? DType::bf16 : dtype == "f16" ? DType::f16 : DType::f32;
+  o.dtype = support::weights_dtype(args);
   o.json = args.text("--json");
   o.csv = args.text("--csv");
   o.plots = args.text("--plots");

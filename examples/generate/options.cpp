@@ -57,11 +57,6 @@ Mode read_mode(const Args& args) {
   return args.has("--full") ? Mode::full : args.has("--compare") ? Mode::compare : Mode::selected;
 }
 
-DType read_dtype(const Args& args) {
-  const std::string name = args.choice("--dtype", "bf16", {"bf16", "f16", "f32"});
-  return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
-}
-
 void check_together(const Options& o) {
   if (o.model.empty()) throw UsageError("--model is missing");
   if (o.head.empty() && o.mode != Mode::full) {
@@ -87,9 +82,7 @@ Options read_options(int argc, const char* const* argv) {
   o.mode = read_mode(args);
   o.model = args.text("--model");
   o.head = args.text("--head");
-  if (args.has("--head-theta")) {
-    o.head_theta = static_cast<float>(args.number("--head-theta", 0, 1.001, 1e12));
-  }
+  o.head_theta = support::head_theta(args);
   if (args.has("--prompt")) o.prompt = args.text("--prompt");
   if (args.has("--prompt-file")) o.prompt_file = args.text("--prompt-file");
   o.is_chat = args.has("--chat");
@@ -107,7 +100,7 @@ Options read_options(int argc, const char* const* argv) {
                 .seed = static_cast<std::uint64_t>(args.count("--seed", 0))};
   o.backend = args.choice("--backend", "auto", {"auto", "cpu", "cuda"});
   o.threads = static_cast<int>(args.count("--threads", 0, 1, 4096));
-  o.dtype = read_dtype(args);
+  o.dtype = support::weights_dtype(args);
   o.has_two_memories = args.has("--device-memory");
   o.device_bytes = args.bytes("--device-memory", 0);
   o.host_bytes = args.bytes("--host-memory", index_t{4} << 30);

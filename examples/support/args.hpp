@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
 #include "spectx/types.hpp"
 
@@ -147,6 +148,29 @@ inline std::string Args::choice(std::string_view name, std::string_view otherwis
     refuse(name, "one of " + wanted);
   }
   return text(name);
+}
+
+/// The parts of a list with commas, empty ones too.
+inline std::vector<std::string> split(const std::string& list) {
+  std::vector<std::string> parts;
+  for (std::size_t at = 0; at <= list.size();) {
+    const std::size_t end = std::min(list.find(',', at), list.size());
+    parts.push_back(list.substr(at, end - at));
+    at = end + 1;
+  }
+  return parts;
+}
+
+/// --dtype of weights and cached rows: bf16 unless said. Throws UsageError.
+inline DType weights_dtype(const Args& args) {
+  const std::string name = args.choice("--dtype", "bf16", {"bf16", "f16", "f32"});
+  return name == "bf16" ? DType::bf16 : name == "f16" ? DType::f16 : DType::f32;
+}
+
+/// --head-theta; none: the file's. Throws UsageError.
+inline std::optional<float> head_theta(const Args& args) {
+  if (!args.has("--head-theta")) return std::nullopt;
+  return static_cast<float>(args.number("--head-theta", 0, 1.001, 1e12));
 }
 
 /// --host-dtype; none: the cached rows' own type. Throws UsageError.
