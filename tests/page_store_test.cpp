@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 
+#include "bench/recycled_memory.hpp"
 #include "catch.hpp"
 #include "support/backends.hpp"
 #include "support/limited_memory.hpp"
@@ -182,4 +183,10 @@ TEST_CASE("a pool works on a host tier that grows in the background") {
     REQUIRE(loop.pool.stats().host_total <= plan.host_pages * loop.pool.layout().host_page_bytes);
   }
   REQUIRE(counter.live == 0);
+}
+
+TEST_CASE("a memory that keeps blocks for the next who asks says that it is slow") {
+  const auto backend = make_backend({.two_memories = true});
+  SlowMemory slow(backend->memories().host);
+  REQUIRE(bench::RecycledMemory(slow, kPage).is_slow());
 }

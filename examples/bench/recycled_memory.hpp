@@ -41,6 +41,7 @@ class RecycledMemory final : public MemoryResource {
       give(memory, bytes);
     }
   }
+  bool is_slow() const noexcept override { return memory_.is_slow(); }
 
  private:
   void* take(index_t bytes, index_t alignment) {
