@@ -69,12 +69,13 @@ Engine::Engine(Backend& backend, const llama::LlamaWeights& weights, const io::L
     token = static_cast<std::int32_t>(engine() % static_cast<std::uint32_t>(m.vocabulary));
   }
   requests_.reserve(static_cast<std::size_t>(config.max_requests));
+  next_of_.reserve(requests_.capacity());
   items_.reserve(requests_.capacity());
 }
 
 void Engine::add_chunk(RequestId request, index_t count, bool computes) {
   const llama::LlamaConfig& m = weights_.config();
-  pipeline_.apply(planner_.place(pool_.needs()), stream_);
+  place();
   const BatchItem item{.request = request,
                        .tokens = std::span(tokens_).first(static_cast<std::size_t>(count)),
                        .is_dense = true};
@@ -103,7 +104,7 @@ bool Engine::make_room() {
   constexpr int kMostTries = 64;
   for (int n = 0; n < kMostTries; ++n) {
     if (planner_.admit(pool_.needs(), config_.max_length) == Admission::now) return true;
-    pipeline_.apply(planner_.place(pool_.needs()), stream_);
+    place();
     synchronize();
     pipeline_.wait_ready();
   }
@@ -111,63 +112,86 @@ bool Engine::make_room() {
 }
 
 RequestId Engine::open(index_t context, bool computes) {
-  const RequestId request = pool_.open(config_.max_length);
+  const RequestId request = reserve(config_.max_length);
   for (index_t done = 0; done < context;) {
     const index_t count = std::min(config_.chunk_rows, context - done);
     add_chunk(request, count, computes);
     done += count;
     synchronize();  // the host must not run ahead of the device without bound
   }
-  requests_.push_back(request);
+  join(request);
   return request;
 }
 
-const Batch& Engine::schedule_all() {
+const Batch& Engine::schedule(std::span<const RequestId> requests) {
   items_.clear();
-  for (const RequestId request : requests_) {
+  for (const RequestId request : requests) {
     items_.push_back({.request = request,
                       .tokens = std::span(tokens_).first(1),
                       .is_dense = !head_.has_value()});
   }
-  const Batch& batch = pool_.schedule(items_, stream_);
-  // The host gives a place holder; the tokens themselves stay on the device.
-  if (next_tokens_.size == batch.num_rows) {
-    backend_.copy(batch.tokens.data, next_tokens_.data, batch.num_rows * 4, stream_);
+  return pool_.schedule(items_, stream_);
+}
+
+/// The host gives place holders; the tokens themselves stay on the device.
+void Engine::feed_tokens(const Batch& batch) {
+  const auto place_before = [&](const ScheduledItem& item) {
+    return std::find(next_of_.begin(), next_of_.end(), item.request) - next_of_.begin();
+  };
+  const auto none = static_cast<std::ptrdiff_t>(next_of_.size());
+  const auto count = static_cast<index_t>(batch.items.size());
+  for (index_t i = 0; i < count;) {
+    const std::ptrdiff_t from = place_before(batch.items[static_cast<std::size_t>(i)]);
+    index_t run = 1;  // neighbours then and now
+    while (from + run < none && i + run < count &&
+           next_of_[static_cast<std::size_t>(from + run)] ==
+               batch.items[static_cast<std::size_t>(i + run)].request) {
+      ++run;
+    }
+    if (from < none) {
+      backend_.copy(batch.tokens.data + i, next_tokens_.data + from, run * 4, stream_);
+    }
+    i += run;
   }
-  return batch;
 }
 
 void Engine::warm(SelectionSource* source) {
   // Moves that are under way end before the requests are warmed.
   for (int i = 0; i < 64; ++i) {
-    pipeline_.apply(planner_.place(pool_.needs()), stream_);
+    place();
     synchronize();
     pipeline_.wait_ready();
   }
-  if (!head_) return;
-  const Batch& batch = schedule_all();
-  const Selection& selection = head_->select(batch, stream_);
-  if (source != nullptr && batch.needs_selection) {
-    source->stage(0, stream_);
-    source->write(selection, stream_);
-  }
-  pipeline_.warm(batch, selection, stream_);
+  warm(requests_, source);
   synchronize();
   pipeline_.wait_ready();
+}
+
+void Engine::warm(std::span<const RequestId> requests, SelectionSource* source) {
+  if (!head_) return;
+  const Batch& batch = schedule(requests);
+  const Selection& selection = head_->select(batch, stream_);
+  if (source != nullptr && batch.needs_selection) {
+    source->stage(batch, stream_);
+    source->write(batch, selection, stream_);
+  }
+  pipeline_.warm(batch, selection, stream_);
 }
 
 bool Engine::can_replay(const Batch& batch) const {
   return config_.captures && (!head_ || head_->can_replay(batch)) && pipeline_.can_replay(batch);
 }
 
-void Engine::step(SelectionSource* source, index_t number, llama::StepClock* clock) {
+void Engine::step(SelectionSource* source, llama::StepClock* clock) {
   if (clock != nullptr) {
     clock->begin_step();
     clock->mark(kSchedule, stream_);
   }
-  pipeline_.apply(planner_.place(pool_.needs()), stream_);
-  const Batch& batch = schedule_all();
-  if (source != nullptr && batch.needs_selection) source->stage(number, stream_);
+  place();
+  const Batch& batch = schedule(requests_);
+  feed_tokens(batch);
+  next_of_ = requests_;
+  if (source != nullptr && batch.needs_selection) source->stage(batch, stream_);
   if (clock != nullptr || !can_replay(batch)) return run_step(batch, source, clock);
   const StepShape shape = batch.shape();
   auto graph = graphs_.find(shape);
@@ -191,7 +215,7 @@ void Engine::run_step(const Batch& batch, SelectionSource* source, llama::StepCl
   mark(kHead);
   Selection selection;
   if (head_) selection = head_->select(batch, stream_);
-  if (source != nullptr && batch.needs_selection) source->write(selection, stream_);
+  if (source != nullptr && batch.needs_selection) source->write(batch, selection, stream_);
   mark(kSlots);
   pipeline_.begin_step(batch, selection, stream_);
   mark(kLinears);

@@ -35,10 +35,10 @@ const char* part_name(int part) noexcept;
 class SelectionSource {
  public:
   virtual ~SelectionSource() = default;
-  /// Before the step: which one comes.
-  virtual void stage(index_t step, StreamView stream) = 0;
+  /// Before the step of `batch`.
+  virtual void stage(const Batch& batch, StreamView stream) = 0;
   /// After the head has chosen; may be captured in a graph.
-  virtual void write(const Selection& selection, StreamView stream) = 0;
+  virtual void write(const Batch& batch, const Selection& selection, StreamView stream) = 0;
 };
 
 /// A decode loop of many requests around the four components, with no call in a step that waits
@@ -52,18 +52,32 @@ class Engine {
 
   /// Whether another request of max_length may join; waits for room that moves make.
   bool make_room();
-  /// Opens a request of `context` tokens. `computes`: by a prefill of random tokens; else its rows
-  /// are random values, and only the head's keys are made as in a prefill.
+  /// Opens a request of `context` tokens that takes part in steps. `computes`: by a prefill of
+  /// random tokens; else its rows are random values, and only the head's keys are made as in a
+  /// prefill. Waits for them.
   RequestId open(index_t context, bool computes);
   void close(RequestId request) { pool_.close(request, stream_); }
 
-  /// Fetches what the first step of all requests reads.
+  /// The pieces of open() for a loop of one's own: a request without rows that takes no part yet,
+  RequestId reserve(index_t final_length) { return pool_.open(final_length); }
+  /// a prompt's next chunk (asynchronous),
+  void add_chunk(RequestId request, index_t count, bool computes);
+  /// its place in the steps, at their end, and none.
+  void join(RequestId request) { requests_.push_back(request); }
+  void leave(RequestId request) { std::erase(requests_, request); }
+
+  /// Starts the moves that the planner asks for now.
+  void place() { pipeline_.apply(planner_.place(pool_.needs()), stream_); }
+  /// Fetches what the first step of all requests reads; waits.
   void warm(SelectionSource* source);
-  /// One token for every request. `clock` may be null.
-  void step(SelectionSource* source, index_t number, llama::StepClock* clock);
+  /// Fetches what the next step of some requests reads, in the background.
+  void warm(std::span<const RequestId> requests, SelectionSource* source);
+  /// One token for every request that takes part. `clock` may be null.
+  void step(SelectionSource* source, llama::StepClock* clock);
 
   void synchronize() { backend_.synchronize(stream_); }
   const std::vector<RequestId>& requests() const noexcept { return requests_; }
+  std::size_t num_graphs() const noexcept { return graphs_.size(); }
   Backend& backend() noexcept { return backend_; }
   StreamView stream() const noexcept { return stream_; }
   const KVPool& pool() const noexcept { return pool_; }
@@ -76,10 +90,10 @@ class Engine {
                                       const io::LoadedHead* head, const EngineConfig& config);
 
  private:
-  const Batch& schedule_all();
+  const Batch& schedule(std::span<const RequestId> requests);
+  void feed_tokens(const Batch& batch);
   void run_step(const Batch& batch, SelectionSource* source, llama::StepClock* clock);
   bool can_replay(const Batch& batch) const;
-  void add_chunk(RequestId request, index_t count, bool computes);
 
   Backend& backend_;
   const llama::LlamaWeights& weights_;
@@ -96,6 +110,7 @@ class Engine {
   std::vector<RequestId> requests_;
   std::vector<BatchItem> items_;
   Array<const std::int32_t> next_tokens_{};  // device, of the step before
+  std::vector<RequestId> next_of_;           // the requests whose they are
   std::map<StepShape, support::CapturedStep> graphs_;
 };
 

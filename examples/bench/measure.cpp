@@ -15,8 +15,7 @@ using Clock = std::chrono::steady_clock;
 index_t all_steps(const Options& o) { return o.warm_up + o.steps * o.repeats + o.profiled + 1; }
 
 ReplayShape replay_shape(const Bench& bench, const Case& c) {
-  return {
-      .selection = c.selection, .kv_heads = bench.weights.config().kv_heads, .context = c.context};
+  return {.selection = c.selection, .kv_heads = bench.weights.config().kv_heads};
 }
 
 bool replays(const Case& c) {
@@ -37,8 +36,7 @@ EngineConfig engine_config(const Bench& bench, const Case& c) {
                       .captures = o.captures};
   const llama::LlamaConfig& m = bench.weights.config();
   const index_t random_rows = config.chunk_rows * m.kv_heads * (m.k_dim + m.v_dim) * 4;
-  const index_t table =
-      replays(c) ? Replay::bytes(replay_shape(bench, c), c.requests, all_steps(o)) : 0;
+  const index_t table = replays(c) ? Replay::bytes(replay_shape(bench, c), c.requests) : 0;
   config.device_bytes = bench.cap - bench.taken_outside - random_rows - table;
   return config;
 }
@@ -119,9 +117,9 @@ void Run::fill() {
   if (replays(case_)) {
     ReplayShape shape = replay_shape(bench_, case_);
     shape.random_share = random_share_for(
-        bench_.trace, shape, std::max(engine_.pool().plan().slots, case_.selection.budget),
-        case_.miss_scale);
-    replay_.emplace(backend_, bench_.trace, shape, case_.requests, all_steps(bench_.options));
+        bench_.trace, shape, case_.context,
+        std::max(engine_.pool().plan().slots, case_.selection.budget), case_.miss_scale);
+    replay_.emplace(backend_, bench_.trace, shape, case_.requests);
   }
   engine_.warm(replay_ ? &*replay_ : nullptr);
   record_.fill_seconds = std::chrono::duration<double>(Clock::now() - start).count();
@@ -133,7 +131,7 @@ void Run::step(llama::StepClock* clock) {
   if (number_ >= 2) {
     while (!backend_.is_done(turn)) std::this_thread::yield();
   }
-  engine_.step(replay_ ? &*replay_ : nullptr, number_, clock);
+  engine_.step(replay_ ? &*replay_ : nullptr, clock);
   backend_.record(turn, engine_.stream());
   ++number_;
   note_report();

@@ -6,43 +6,41 @@
 namespace spectx::bench {
 
 Replay::Replay(Backend& backend, const RecordedTrace& trace, const ReplayShape& shape,
-               index_t requests, index_t steps)
+               index_t max_requests)
     : backend_(backend),
-      steps_(steps),
-      step_ids_(requests * shape.kv_heads * shape.selection.budget),
-      ids_(backend.memories().device, bytes(shape, requests, steps)) {
+      trace_(trace),
+      shape_(shape),
+      ids_(backend.memories().device, bytes(shape, max_requests)) {
+  constexpr int kSteps = 4;  // as far as the host is ahead of the device, and more
   const Stream stream = backend.make_stream();
-  const auto num_threads = static_cast<index_t>(std::max(1U, std::thread::hardware_concurrency()));
-  // A few steps at a time: all of them would be as large as the table.
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(num_threads * step_ids_));
-  for (index_t begin = 0; begin < steps; begin += num_threads) {
-    const index_t count = std::min(num_threads, steps - begin);
-    std::vector<std::thread> threads;
-    for (index_t n = 0; n < count; ++n) {
-      threads.emplace_back([&, n] {
-        std::int32_t* to = ids.data() + n * step_ids_;
-        for (index_t request = 0; request < requests; ++request) {
-          for (index_t head = 0; head < shape.kv_heads; ++head, to += shape.selection.budget) {
-            scaled_selection(trace, shape, request, head, begin + n, to);
-          }
-        }
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
-    backend.copy(ids_.data() + begin * step_ids_ * 4, ids.data(), count * step_ids_ * 4, stream);
-    backend.synchronize(stream);
+  for (int i = 0; i < kSteps; ++i) {
+    staged_.push_back({Buffer(backend.memories().host, ids_.bytes()), backend.make_event()});
+    backend.record(staged_.back().read, stream);
   }
 }
 
-void Replay::stage(index_t step, StreamView stream) {
-  expects(step < steps_, "Replay::stage: made for fewer steps");
-  const index_t bytes = step_ids_ * 4;
-  backend_.copy(ids_.data() + steps_ * bytes, ids_.data() + step * bytes, bytes, stream);
+Replay::~Replay() {
+  for (const Staged& staged : staged_) {
+    while (!backend_.is_done(staged.read)) std::this_thread::yield();
+  }
 }
 
-void Replay::write(const Selection& selection, StreamView stream) {
-  const index_t bytes = step_ids_ * 4;
-  backend_.copy(selection.ids.data, ids_.data() + steps_ * bytes, bytes, stream);
+void Replay::stage(const Batch& batch, StreamView stream) {
+  Staged& staged = staged_[next_];
+  next_ = (next_ + 1) % staged_.size();
+  while (!backend_.is_done(staged.read)) std::this_thread::yield();
+  auto* to = reinterpret_cast<std::int32_t*>(staged.ids.data());
+  for (const ScheduledItem& item : batch.items) {
+    for (index_t head = 0; head < shape_.kv_heads; ++head, to += shape_.selection.budget) {
+      scaled_selection(trace_, shape_, item.request.value, head, item.first + item.rows, to);
+    }
+  }
+  backend_.copy(ids_.data(), staged.ids.data(), bytes_of(batch), stream);
+  backend_.record(staged.read, stream);
+}
+
+void Replay::write(const Batch& batch, const Selection& selection, StreamView stream) {
+  backend_.copy(selection.ids.data, ids_.data(), bytes_of(batch), stream);
 }
 
 }  // namespace spectx::bench

@@ -1,29 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <vector>
+
 #include "bench/engine.hpp"
 #include "bench/trace.hpp"
 
 namespace spectx::bench {
 
-/// Scaled selections of every request and step, in device memory, written over what the head chose.
+/// Scaled recorded selections, written over what the head chose. The host makes those of a step
+/// between steps: a batch may grow and change.
 class Replay final : public SelectionSource {
  public:
-  /// Blocks until they are there. Throws OutOfMemory.
-  Replay(Backend& backend, const RecordedTrace& trace, const ReplayShape& shape, index_t requests,
-         index_t steps);
+  /// Throws OutOfMemory.
+  Replay(Backend& backend, const RecordedTrace& trace, const ReplayShape& shape,
+         index_t max_requests);
+  Replay(Replay&&) = delete;
+  ~Replay() override;
 
-  static index_t bytes(const ReplayShape& shape, index_t requests, index_t steps) {
-    return (steps + 1) * requests * shape.kv_heads * shape.selection.budget * 4;
+  /// Of the device.
+  static index_t bytes(const ReplayShape& shape, index_t max_requests) {
+    return max_requests * shape.kv_heads * shape.selection.budget * 4;
   }
-  void stage(index_t step, StreamView stream) override;
-  void write(const Selection& selection, StreamView stream) override;
+  void stage(const Batch& batch, StreamView stream) override;
+  void write(const Batch& batch, const Selection& selection, StreamView stream) override;
 
  private:
+  /// What the stream reads while the host is some steps ahead.
+  struct Staged {
+    Buffer ids;  // host
+    Event read;
+  };
+
+  index_t bytes_of(const Batch& batch) const {
+    return bytes(shape_, static_cast<index_t>(batch.items.size()));
+  }
+
   Backend& backend_;
-  index_t steps_;
-  index_t step_ids_;
-  Buffer ids_;  // [steps + 1, requests, kv_heads, budget], the last is the step that comes
+  const RecordedTrace& trace_;
+  ReplayShape shape_;
+  Buffer ids_;  // device: [max_requests, kv_heads, budget] of the step that comes
+  std::vector<Staged> staged_;
+  std::size_t next_ = 0;
 };
 
 }  // namespace spectx::bench

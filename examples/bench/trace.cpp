@@ -2,8 +2,10 @@
 #include "bench/trace.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <fstream>
 #include <iterator>
+#include <numeric>
 #include <random>
 
 namespace spectx::bench {
@@ -80,6 +82,64 @@ std::vector<std::int32_t> next_step(Reader& file, const std::vector<std::int32_t
   return step;
 }
 
+/// A place below `places` for any number. When places become more by one, only some of the numbers
+/// of one place change theirs, for the new one (linear hashing).
+index_t place_of(index_t number, index_t places) {
+  const auto half = static_cast<index_t>(std::bit_floor(static_cast<std::uint64_t>(places)));
+  const index_t place = number % (2 * half);
+  return place < places ? place : number % half;
+}
+
+/// Rows below `end`, as bits.
+class RowSet {
+ public:
+  explicit RowSet(index_t end) : words_(static_cast<std::size_t>(end + 63) / 64) {}
+
+  index_t size() const noexcept { return size_; }
+  bool has(index_t row) const { return (word(row) & bit(row)) != 0; }
+  void add(index_t row) {
+    size_ += has(row) ? 0 : 1;
+    words_[static_cast<std::size_t>(row / 64)] |= bit(row);
+  }
+  void remove(index_t row) {
+    size_ -= has(row) ? 1 : 0;
+    words_[static_cast<std::size_t>(row / 64)] &= ~bit(row);
+  }
+  /// Writes them, ascending; the end of what was written.
+  std::int32_t* write(std::int32_t* to) const {
+    for (std::size_t w = 0; w < words_.size(); ++w) {
+      for (std::uint64_t left = words_[w]; left != 0; left &= left - 1) {
+        *to++ = static_cast<std::int32_t>(w) * 64 + std::countr_zero(left);
+      }
+    }
+    return to;
+  }
+
+ private:
+  static std::uint64_t bit(index_t row) noexcept { return std::uint64_t{1} << (row % 64); }
+  std::uint64_t word(index_t row) const { return words_[static_cast<std::size_t>(row / 64)]; }
+
+  std::vector<std::uint64_t> words_;
+  index_t size_ = 0;
+};
+
+/// Takes random rows of [first, end) for as many that are in the set.
+void swap_rows(RowSet& taken, index_t first, index_t end, index_t swaps, std::uint64_t seed) {
+  if (taken.size() == end - first) return;
+  std::mt19937_64 engine(seed);
+  const auto any = [&] {
+    return first + static_cast<index_t>(engine() % static_cast<std::uint64_t>(end - first));
+  };
+  for (index_t n = 0; n < swaps; ++n) {
+    index_t out = any();
+    while (!taken.has(out)) out = out + 1 < end ? out + 1 : first;
+    index_t in = any();
+    while (taken.has(in)) in = in + 1 < end ? in + 1 : first;
+    taken.remove(out);
+    taken.add(in);
+  }
+}
+
 }  // namespace
 
 RecordedTrace::RecordedTrace(const std::string& path) {
@@ -109,68 +169,53 @@ const std::vector<std::int32_t>& RecordedTrace::at(index_t head, index_t step) c
 }
 
 void scaled_selection(const RecordedTrace& trace, const ReplayShape& shape, index_t request,
-                      index_t head, index_t step, std::int32_t* ids) {
+                      index_t head, index_t length, std::int32_t* ids) {
   const SelectionConfig& rule = shape.selection;
-  const index_t length = shape.context + step + 1;
+  if (length <= rule.budget) {
+    std::iota(ids, ids + length, 0);
+    std::fill(ids + length, ids + rule.budget, 0);
+    return;
+  }
   const index_t first = rule.sinks;
-  const index_t end = shape.context - rule.recent_window;  // the same in all steps
+  const index_t end = length - rule.recent_window;
   const index_t wanted = rule.budget - rule.sinks - rule.recent_window;
   const index_t block = std::max<index_t>(1, (wanted + trace.budget() - 1) / trace.budget());
   const index_t blocks = (end - first) / block;
   const auto& recorded =
-      trace.at((head + request * shape.kv_heads) % trace.heads(), step + request * kPhase);
-  std::vector<char> taken(static_cast<std::size_t>(length));
-  index_t count = 0;
-  const auto take = [&](index_t id) {
-    if (count == wanted || taken[static_cast<std::size_t>(id)] != 0) return;
-    taken[static_cast<std::size_t>(id)] = 1;
-    ++count;
-  };
-  for (auto id = recorded.rbegin(); id != recorded.rend(); ++id) {
-    for (index_t j = 0; j < block; ++j) take(first + *id % blocks * block + j);
+      trace.at((head + request * shape.kv_heads) % trace.heads(), length + request * kPhase);
+  RowSet taken(end);
+  for (auto id = recorded.rbegin(); id != recorded.rend() && taken.size() < wanted; ++id) {
+    const index_t begin = first + place_of(*id, blocks) * block;
+    for (index_t j = 0; j < block && taken.size() < wanted; ++j) taken.add(begin + j);
   }
-  for (index_t id = first; id < end; ++id) take(id);  // what is lacking is the same in all steps
+  for (index_t id = first; taken.size() < wanted; ++id) taken.add(id);  // the same in all steps
   if (shape.random_share > 0) {
-    std::mt19937_64 engine(static_cast<std::uint64_t>((step * 4096 + request) * 64 + head));
-    const auto any = [&] {
-      return first + static_cast<index_t>(engine() % static_cast<std::uint64_t>(end - first));
-    };
-    const auto swaps = static_cast<index_t>(shape.random_share * static_cast<double>(rule.budget));
-    for (index_t n = 0; n < swaps && wanted < end - first; ++n) {
-      index_t out = any();
-      while (taken[static_cast<std::size_t>(out)] == 0) out = out + 1 < end ? out + 1 : first;
-      index_t in = any();
-      while (taken[static_cast<std::size_t>(in)] != 0) in = in + 1 < end ? in + 1 : first;
-      taken[static_cast<std::size_t>(out)] = 0;
-      taken[static_cast<std::size_t>(in)] = 1;
-    }
+    swap_rows(taken, first, end,
+              static_cast<index_t>(shape.random_share * static_cast<double>(rule.budget)),
+              static_cast<std::uint64_t>((length * 4096 + request) * 64 + head));
   }
-  for (index_t id = 0; id < first; ++id) *ids++ = static_cast<std::int32_t>(id);
-  for (index_t id = first; id < end; ++id) {
-    if (taken[static_cast<std::size_t>(id)] != 0) *ids++ = static_cast<std::int32_t>(id);
-  }
-  for (index_t id = length - rule.recent_window; id < length; ++id) {
-    *ids++ = static_cast<std::int32_t>(id);
-  }
+  std::iota(ids, ids + first, 0);
+  ids = taken.write(ids + first);
+  std::iota(ids, ids + rule.recent_window, static_cast<std::int32_t>(end));
 }
 
-double replayed_miss_rate(const RecordedTrace& trace, const ReplayShape& shape, index_t slots,
-                          index_t steps) {
+double replayed_miss_rate(const RecordedTrace& trace, const ReplayShape& shape, index_t context,
+                          index_t slots, index_t steps) {
   constexpr index_t kFilling = 48;  // steps until the buffer is full
   std::vector<std::int32_t> ids(static_cast<std::size_t>(shape.selection.budget));
   double misses = 0;
   for (index_t head = 0; head < shape.kv_heads; ++head) {
-    std::vector<index_t> used(static_cast<std::size_t>(shape.context + kFilling + steps), -1);
+    std::vector<index_t> used(static_cast<std::size_t>(context + kFilling + steps), -1);
     std::vector<std::vector<std::int32_t>> of_step;
     index_t held = 0;
     index_t oldest = 0;
     for (index_t s = 0; s < kFilling + steps; ++s) {
-      scaled_selection(trace, shape, 0, head, s, ids.data());
+      scaled_selection(trace, shape, 0, head, context + s + 1, ids.data());
       for (const std::int32_t id : ids) {
         index_t& last = used[static_cast<std::size_t>(id)];
         if (last < 0) {
           ++held;
-          if (s >= kFilling && id != shape.context + s) ++misses;
+          if (s >= kFilling && id != context + s) ++misses;
         }
         last = s;
       }
@@ -192,17 +237,18 @@ double replayed_miss_rate(const RecordedTrace& trace, const ReplayShape& shape, 
   return misses / static_cast<double>(shape.kv_heads * steps * shape.selection.budget);
 }
 
-double random_share_for(const RecordedTrace& trace, ReplayShape shape, index_t slots,
-                        double scale) {
+double random_share_for(const RecordedTrace& trace, ReplayShape shape, index_t context,
+                        index_t slots, double scale) {
   if (scale <= 1) return 0;
   constexpr index_t kSteps = 32;
   shape.kv_heads = std::min<index_t>(shape.kv_heads, 3);
-  const double wanted = scale * replayed_miss_rate(trace, shape, slots, kSteps);
+  const double wanted = scale * replayed_miss_rate(trace, shape, context, slots, kSteps);
   double low = 0;
   double high = std::min(1.0, wanted);
   for (int n = 0; n < 6; ++n) {
     shape.random_share = (low + high) / 2;
-    (replayed_miss_rate(trace, shape, slots, kSteps) < wanted ? low : high) = shape.random_share;
+    (replayed_miss_rate(trace, shape, context, slots, kSteps) < wanted ? low : high) =
+        shape.random_share;
   }
   return (low + high) / 2;
 }

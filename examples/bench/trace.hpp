@@ -25,26 +25,30 @@ class RecordedTrace {
   std::vector<std::vector<std::vector<std::int32_t>>> steps_;  // [heads][steps][budget]
 };
 
-/// What is replayed: the recorded selections scaled to another budget and context.
+/// What is replayed: the recorded selections scaled to another budget and to any length.
 struct ReplayShape {
   SelectionConfig selection;
   index_t kv_heads = 0;
-  index_t context = 0;      // tokens before the first step
   double random_share = 0;  // of the budget, swapped for random rows in every step
 };
 
-/// The selection of one KV head of one request in one step, ids ascending, budget of them: the
-/// sinks, scaled blocks of the recorded ids, the window. A recorded id becomes budget / recorded
-/// budget neighbouring rows. Requests and heads run through the trace with different phases.
+/// The selection of one KV head of a request of `length` tokens, the step's included, ids
+/// ascending, budget of them: the sinks, scaled blocks of the recorded ids, the window. All rows of
+/// a request that is no longer than the budget. A recorded id becomes budget / recorded budget
+/// neighbouring rows; where the request is too short for it, it has another place, which it keeps
+/// until the request has grown to the one it lacks. Requests and heads run through the trace with
+/// different phases. Depends on nothing else.
 void scaled_selection(const RecordedTrace& trace, const ReplayShape& shape, index_t request,
-                      index_t head, index_t step, std::int32_t* ids);
+                      index_t head, index_t length, std::int32_t* ids);
 
-/// Share of the budget that is fetched in a step with an LRU buffer of `slots` rows, mean over
-/// `steps` steps after the buffer has filled and over the heads of one request.
-double replayed_miss_rate(const RecordedTrace& trace, const ReplayShape& shape, index_t slots,
-                          index_t steps);
+/// Share of the budget that is fetched in a step after `context` tokens with an LRU buffer of
+/// `slots` rows, mean over `steps` steps after the buffer has filled and over the heads of one
+/// request.
+double replayed_miss_rate(const RecordedTrace& trace, const ReplayShape& shape, index_t context,
+                          index_t slots, index_t steps);
 
 /// The random share that makes misses `scale` times as many.
-double random_share_for(const RecordedTrace& trace, ReplayShape shape, index_t slots, double scale);
+double random_share_for(const RecordedTrace& trace, ReplayShape shape, index_t context,
+                        index_t slots, double scale);
 
 }  // namespace spectx::bench
