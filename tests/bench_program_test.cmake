@@ -29,6 +29,10 @@ refuses(2 "--context: .0. is no such number" ${tiny} ${trace} --context 0)
 refuses(1 "none of llama-3.1-8b" --model unknown --backend cpu ${trace})
 refuses(1 "cannot be opened" ${tiny} --trace "${FOLDER}/none.bin")
 
+refuses(2 "--run must be two numbers" ${tiny} ${trace} --run 100)
+refuses(2 "--run and --arrivals exclude" ${tiny} ${trace} --run 100,100 --arrivals 2)
+refuses(2 "--requests: .max. is no such number" ${tiny} ${trace} --run 100,100 --requests max)
+
 execute_process(
   COMMAND "${BENCH}" ${tiny} ${trace} --context 700,900 --requests 1,max --budget 600 --chunk 128 --misses 0,1
           --json "${FOLDER}/out.json" --csv "${FOLDER}/out.csv"
@@ -58,3 +62,60 @@ foreach(i RANGE 11)
     message(SEND_ERROR "record ${i}: mode ${mode} took path ${path}")
   endif()
 endforeach()
+
+# Requests that grow and requests that come and go, with a device too small for all of their rows.
+set(small --model "${FOLDER}/config.json" --backend cpu --threads 2 --host-memory 16M --budget 128
+    --chunk 64 --mode spectx ${trace})
+function(serves name)
+  execute_process(
+    COMMAND "${BENCH}" ${small} ${ARGN} --json "${FOLDER}/${name}.json" --csv
+            "${FOLDER}/${name}.csv" --plot "${FOLDER}/${name}.svg"
+    RESULT_VARIABLE result
+    OUTPUT_VARIABLE out
+    ERROR_VARIABLE err)
+  file(READ "${FOLDER}/${name}.json" json)
+  string(JSON error GET "${json}" timelines 0 error)
+  if(NOT result EQUAL 0 OR error)
+    message(FATAL_ERROR "${name}: exit code ${result}, error '${error}': ${err}")
+  endif()
+  file(READ "${FOLDER}/${name}.svg" svg)
+  if(NOT svg MATCHES "layers on the device.*</svg>")
+    message(SEND_ERROR "${name}: no plot")
+  endif()
+  set(json "${json}" PARENT_SCOPE)
+endfunction()
+function(is key expected)
+  string(JSON value GET "${json}" timelines 0 ${key} ${ARGN})
+  if(NOT value EQUAL expected)
+    message(SEND_ERROR "${key} ${ARGN} is ${value} instead of ${expected}")
+  endif()
+endfunction()
+function(exceeds key least)
+  string(JSON value GET "${json}" timelines 0 ${key} ${ARGN})
+  if(NOT value GREATER least)
+    message(SEND_ERROR "${key} ${ARGN} is ${value}, not more than ${least}")
+  endif()
+endfunction()
+
+serves(run --device-memory 2200K --run 200,900 --requests 4 --sample 50)
+is(output_tokens 3600)
+is(prompt_tokens 800)
+is(steps 900)
+is(most_at_once 4)
+is(stalled_batches 0)
+exceeds(moved_groups 0)
+string(JSON count LENGTH "${json}" timelines 0 samples tokens)
+math(EXPR last "${count} - 1")
+is(samples 4400 tokens ${last})
+string(JSON planned GET "${json}" timelines 0 memory planned)
+if(planned GREATER 2252800)
+  message(SEND_ERROR "planned ${planned} bytes under a cap of 2252800")
+endif()
+
+serves(arrivals --device-memory 2200K --arrivals 24 --prompt-tokens 100,900 --output-tokens 50,400
+       --arrival-gap 30 --park-every 60 --requests 6)
+is(visits 24)
+is(refused 0)
+exceeds(moved_groups 0)
+exceeds(parks 0)
+exceeds(waited 0)

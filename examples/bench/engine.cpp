@@ -155,6 +155,22 @@ void Engine::feed_tokens(const Batch& batch) {
   }
 }
 
+void Engine::close(RequestId request) {
+  if (emptied_ == request) emptied_.reset();
+  pool_.close(request, stream_);
+}
+
+void Engine::place() {
+  const Placement asked = planner_.place(pool_.needs());
+  if (!emptied_) return pipeline_.apply(asked, stream_);
+  targets_.assign(asked.resident_groups.begin(), asked.resident_groups.end());
+  for (std::size_t i = 0; i < targets_.size(); ++i) {
+    const RequestNeed& need = asked.needs[i];
+    if (need.request == *emptied_) targets_[i] = std::max(0, need.resident_groups - 1);
+  }
+  pipeline_.apply({asked.needs, targets_}, stream_);
+}
+
 void Engine::warm(SelectionSource* source) {
   // Moves that are under way end before the requests are warmed.
   for (int i = 0; i < 64; ++i) {

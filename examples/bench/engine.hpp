@@ -56,7 +56,7 @@ class Engine {
   /// random tokens; else its rows are random values, and only the head's keys are made as in a
   /// prefill. Waits for them.
   RequestId open(index_t context, bool computes);
-  void close(RequestId request) { pool_.close(request, stream_); }
+  void close(RequestId request);
 
   /// The pieces of open() for a loop of one's own: a request without rows that takes no part yet,
   RequestId reserve(index_t final_length) { return pool_.open(final_length); }
@@ -67,7 +67,11 @@ class Engine {
   void leave(RequestId request) { std::erase(requests_, request); }
 
   /// Starts the moves that the planner asks for now.
-  void place() { pipeline_.apply(planner_.place(pool_.needs()), stream_); }
+  void place();
+  /// From now on place() sends the groups of a request to the host, one after the other, before it
+  /// is parked; none: of no request.
+  void empty(std::optional<RequestId> request) { emptied_ = request; }
+  const std::optional<RequestId>& emptied() const noexcept { return emptied_; }
   /// Fetches what the first step of all requests reads; waits.
   void warm(SelectionSource* source);
   /// Fetches what the next step of some requests reads, in the background.
@@ -108,6 +112,8 @@ class Engine {
   TensorView random_k_, random_v_;
   std::vector<std::int32_t> tokens_;  // random
   std::vector<RequestId> requests_;
+  std::optional<RequestId> emptied_;
+  std::vector<std::int32_t> targets_;
   std::vector<BatchItem> items_;
   Array<const std::int32_t> next_tokens_{};  // device, of the step before
   std::vector<RequestId> next_of_;           // the requests whose they are

@@ -7,6 +7,7 @@
 #include "bench/measure.hpp"
 #include "bench/model_shapes.hpp"
 #include "bench/recycled_memory.hpp"
+#include "bench/server.hpp"
 #include "spectx/io/gguf.hpp"
 #include "support/args.hpp"
 #include "support/atomic_file.hpp"
@@ -57,17 +58,19 @@ std::vector<Case> cases_of(const Options& o, index_t context) {
   return cases;
 }
 
+std::string text_of(const Machine& m) {
+  return m.backend + " on " + m.device + ", driver " + m.driver + ", commit " + m.commit + ", " +
+         m.model + " " + m.dtype + ", cap " + m.cap + "; " + m.context_rows + "; " + m.tokens +
+         "\n";
+}
+
 /// The program's files and table, written anew after every record.
 class Output {
  public:
   Output(const Options& o, Machine machine) : machine_(std::move(machine)) {
     if (!o.json.empty()) json_.emplace(o.json);
     if (!o.csv.empty()) csv_.emplace(o.csv);
-    std::printf("%s on %s, driver %s, commit %s, %s %s, cap %s; %s; %s\n\n%s",
-                machine_.backend.c_str(), machine_.device.c_str(), machine_.driver.c_str(),
-                machine_.commit.c_str(), machine_.model.c_str(), machine_.dtype.c_str(),
-                machine_.cap.c_str(), machine_.context_rows.c_str(), machine_.tokens.c_str(),
-                markdown_head().c_str());
+    std::printf("%s\n%s", text_of(machine_).c_str(), markdown_head().c_str());
   }
   void add(Record record) {
     std::fputs(markdown_row(record).c_str(), stdout);
@@ -97,6 +100,39 @@ Machine machine_of(const Options& o, const support::ChosenBackend& chosen, index
           .cap = std::to_string(cap)};
 }
 
+/// What comes to the pool in a case of --run or --arrivals.
+std::vector<Visit> visits_for(const Options& o, index_t requests) {
+  return o.arrivals.count > 0 ? visits_of(o.arrivals)
+                              : same_visits(requests, o.arrivals.prompt.low, o.arrivals.output.low);
+}
+
+int serve_all(const Bench& bench, const Machine& machine, Clock::time_point start) {
+  const Options& o = bench.options;
+  std::vector<Timeline> all;
+  std::optional<support::AtomicFile> json, csv, plot;
+  if (!o.json.empty()) json.emplace(o.json);
+  if (!o.csv.empty()) csv.emplace(o.csv);
+  if (!o.plot.empty()) plot.emplace(o.plot);
+  std::fputs(text_of(machine).c_str(), stdout);
+  for (Case c : cases_of(o, o.arrivals.prompt.low)) {
+    for (const std::string& requests : o.requests) {
+      if (o.seconds > 0 && seconds_since(start) > o.seconds) continue;
+      c.requests = std::stoll(requests);
+      all.push_back(serve(bench, c, visits_for(o, c.requests),
+                          {.starts_together = o.arrivals.count == 0,
+                           .park_every = o.arrivals.park_every,
+                           .sample_steps = o.sample_steps}));
+      std::fputs(markdown(all.back()).c_str(), stdout);
+      std::fflush(stdout);
+      if (json) json->replace([&](std::ostream& out) { write_json(machine, all, out); });
+      if (csv) csv->replace([&](std::ostream& out) { write_csv(all, out); });
+      if (plot) plot->replace([&](std::ostream& out) { write_plot(all, out); });
+      std::fprintf(stderr, "%.1f s\n", seconds_since(start));
+    }
+  }
+  return 0;
+}
+
 int run_command(int argc, const char* const* argv) {
   const auto start = Clock::now();
   const Options options = read_options(argc, argv);
@@ -106,14 +142,16 @@ int run_command(int argc, const char* const* argv) {
   }
   const RecordedTrace trace(options.trace);
   const support::ChosenBackend chosen =
-      support::make_backend({.wanted = options.backend, .threads = options.threads});
+      support::make_backend({.wanted = options.backend,
+                             .threads = options.threads,
+                             .two_memories = options.has_visits() && options.device_bytes > 0});
   Backend& backend = *chosen.backend;
   const Stream stream = backend.make_stream();
   const index_t total = support::total_device_bytes(chosen);
   // The context, and what scratch and the modules of kernels will take.
   constexpr index_t kLater = index_t{384} << 20;
-  const index_t taken =
-      backend.has_one_memory() ? 0 : total - support::available_device_bytes(chosen) + kLater;
+  const bool has_driver = chosen.name == "cuda";
+  const index_t outside = has_driver ? total - support::available_device_bytes(chosen) : 0;
   const index_t cap = options.device_bytes > 0 ? std::min(options.device_bytes, total) : total;
   const llama::LlamaWeights weights = load(backend, options, stream);
   const io::LoadedHead head =
@@ -126,8 +164,10 @@ int run_command(int argc, const char* const* argv) {
                     .trace = trace,
                     .memories = {backend.memories().device, host},
                     .cap = cap,
-                    .taken_outside = taken};
+                    .context_bytes = outside,
+                    .taken_outside = has_driver ? outside + kLater : 0};
   std::fprintf(stderr, "weights are there after %.1f s\n", seconds_since(start));
+  if (options.has_visits()) return serve_all(bench, machine_of(options, chosen, cap), start);
   Output output(options, machine_of(options, chosen, cap));
   for (const index_t context : options.contexts) {
     for (Case c : cases_of(options, context)) {

@@ -5,8 +5,6 @@
 #include <chrono>
 #include <thread>
 
-#include "bench/replay.hpp"
-
 namespace spectx::bench {
 namespace {
 
@@ -14,31 +12,8 @@ using Clock = std::chrono::steady_clock;
 
 index_t all_steps(const Options& o) { return o.warm_up + o.steps * o.repeats + o.profiled + 1; }
 
-ReplayShape replay_shape(const Bench& bench, const Case& c) {
-  return {.selection = c.selection, .kv_heads = bench.weights.config().kv_heads};
-}
-
-bool replays(const Case& c) {
-  return !c.is_dense && c.miss_scale > 0 && c.context > c.selection.budget;
-}
-
-EngineConfig engine_config(const Bench& bench, const Case& c) {
-  const Options& o = bench.options;
-  EngineConfig config{.selection = c.selection,
-                      .hot_buffer = c.hot_buffer,
-                      .max_requests = c.requests,
-                      .max_length = c.context + all_steps(o) + 1,
-                      .chunk_rows = std::max(o.chunk_rows, c.requests),
-                      .device_bytes = 0,
-                      .host_bytes = o.host_bytes,
-                      .host_dtype = c.host_dtype,
-                      .copy_blocks = static_cast<int>(c.copy_blocks),
-                      .captures = o.captures};
-  const llama::LlamaConfig& m = bench.weights.config();
-  const index_t random_rows = config.chunk_rows * m.kv_heads * (m.k_dim + m.v_dim) * 4;
-  const index_t table = replays(c) ? Replay::bytes(replay_shape(bench, c), c.requests) : 0;
-  config.device_bytes = bench.cap - bench.taken_outside - random_rows - table;
-  return config;
+index_t length_of(const Bench& bench, const Case& c) {
+  return c.context + all_steps(bench.options) + 1;
 }
 
 /// The planner of a case, or nothing if not even one request fits.
@@ -47,14 +22,11 @@ std::optional<MemoryPlanner> planner_of(const Bench& bench, const Case& c) {
     return std::optional<MemoryPlanner>(
         std::in_place, model_shape(bench.weights.config(), bench.weights.dtype()),
         Engine::planner_config(*bench.chosen.backend, bench.weights,
-                               c.is_dense ? nullptr : &bench.head, engine_config(bench, c)));
+                               c.is_dense ? nullptr : &bench.head,
+                               engine_config(bench, c, length_of(bench, c))));
   } catch (const Error&) {
     return std::nullopt;
   }
-}
-
-index_t length_of(const Bench& bench, const Case& c) {
-  return c.context + all_steps(bench.options) + 1;
 }
 
 StepPrediction predict(const Bench& bench, const Case& c) {
@@ -81,7 +53,7 @@ class Run {
         record_(record),
         backend_(*bench.chosen.backend),
         engine_(backend_, bench.weights, c.is_dense ? nullptr : &bench.head,
-                engine_config(bench, c), bench.memories),
+                engine_config(bench, c, length_of(bench, c)), bench.memories),
         stamps_(backend_.memories().device, (bench.options.steps * bench.options.repeats + 1) * 8),
         turns_{backend_.make_event(), backend_.make_event()} {}
 
@@ -114,12 +86,11 @@ void Run::fill() {
     expects(engine_.make_room(), "the planner admits fewer requests");
     engine_.open(case_.context, bench_.options.prefills);
   }
-  if (replays(case_)) {
-    ReplayShape shape = replay_shape(bench_, case_);
-    shape.random_share = random_share_for(
-        bench_.trace, shape, case_.context,
+  if (auto shape = replay_shape(bench_, case_, case_.context)) {
+    shape->random_share = random_share_for(
+        bench_.trace, *shape, case_.context,
         std::max(engine_.pool().plan().slots, case_.selection.budget), case_.miss_scale);
-    replay_.emplace(backend_, bench_.trace, shape, case_.requests);
+    replay_.emplace(backend_, bench_.trace, *shape, case_.requests);
   }
   engine_.warm(replay_ ? &*replay_ : nullptr);
   record_.fill_seconds = std::chrono::duration<double>(Clock::now() - start).count();
@@ -219,6 +190,34 @@ void Run::note_memory() {
 }
 
 }  // namespace
+
+std::optional<ReplayShape> replay_shape(const Bench& bench, const Case& c, index_t length) {
+  if (c.is_dense || c.miss_scale <= 0 || length <= c.selection.budget) return std::nullopt;
+  return ReplayShape{.selection = c.selection, .kv_heads = bench.weights.config().kv_heads};
+}
+
+index_t own_bytes(const Bench& bench, const Case& c, index_t max_length) {
+  const llama::LlamaConfig& m = bench.weights.config();
+  const index_t element = dtype_bytes(bench.chosen.backend->compute_dtype(bench.weights.dtype()));
+  const index_t rows = std::max(bench.options.chunk_rows, c.requests);
+  const auto shape = replay_shape(bench, c, max_length);
+  return rows * m.kv_heads * (m.k_dim + m.v_dim) * element +
+         (shape ? Replay::bytes(*shape, c.requests) : 0);
+}
+
+EngineConfig engine_config(const Bench& bench, const Case& c, index_t max_length) {
+  const Options& o = bench.options;
+  return {.selection = c.selection,
+          .hot_buffer = c.hot_buffer,
+          .max_requests = c.requests,
+          .max_length = max_length,
+          .chunk_rows = std::max(o.chunk_rows, c.requests),
+          .device_bytes = bench.cap - bench.taken_outside - own_bytes(bench, c, max_length),
+          .host_bytes = o.host_bytes,
+          .host_dtype = c.host_dtype,
+          .copy_blocks = static_cast<int>(c.copy_blocks),
+          .captures = o.captures};
+}
 
 index_t requests_of(const Bench& bench, const Case& c, const std::string& asked) {
   if (asked != "max" && asked != "best") return std::stoll(asked);

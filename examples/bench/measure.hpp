@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "bench/options.hpp"
-#include "bench/trace.hpp"
+#include "bench/replay.hpp"
 #include "support/backend.hpp"
 
 namespace spectx::bench {
@@ -18,8 +18,16 @@ struct Bench {
   const RecordedTrace& trace;
   Memories memories;
   index_t cap = 0;            // of the device
-  index_t taken_outside = 0;  // of it, by the context and modules
+  index_t context_bytes = 0;  // of it, that the driver took before all else
+  index_t taken_outside = 0;  // of it, by the context, and by modules and scratch to come
 };
+
+/// What an engine for requests of up to `max_length` tokens is built with.
+EngineConfig engine_config(const Bench& bench, const Case& c, index_t max_length);
+/// Of the device, by the benchmark itself.
+index_t own_bytes(const Bench& bench, const Case& c, index_t max_length);
+/// The recorded selections for requests of up to `length` tokens; none where the head's own count.
+std::optional<ReplayShape> replay_shape(const Bench& bench, const Case& c, index_t length);
 
 /// The number of requests that `asked` stands for; 0 if not even one fits.
 index_t requests_of(const Bench& bench, const Case& c, const std::string& asked);

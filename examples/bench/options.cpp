@@ -16,9 +16,17 @@ using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 24;
 
-constexpr std::array<Flag, 31> kFlags = {{
+constexpr std::array<Flag, 40> kFlags = {{
     {"--model", "NAME", "a shape with random weights, a config.json or a .gguf file"},
     {"--context", "N,N..", "tokens of every request before the first step (default 4096)"},
+    {"--run", "IN,OUT", "requests have IN tokens, then all grow together by OUT"},
+    {"--arrivals", "N", "N requests of mixed lengths arrive, are admitted or wait, grow and leave"},
+    {"--prompt-tokens", "A,B", "of those: from A to B (default 1024,16384)"},
+    {"--output-tokens", "A,B", "likewise (default 256,2048)"},
+    {"--arrival-gap", "N", "steps between two of them, on average (default 40)"},
+    {"--park-every", "N", "steps; then one is parked for half as many (default: none is)"},
+    {"--seed", "N", "of their lengths (default 1)"},
+    {"--sample", "N", "steps between two samples of --run and --arrivals (default 64)"},
     {"--requests", "N,N..", "in a batch; max: as many as fit; best: as the planner predicts"},
     {"--mode", "LIST", "spectx, dense (full attention, the same decoder); default: both"},
     {"--budget", "N", "rows that each KV head reads in a step (default 2048)"},
@@ -44,7 +52,8 @@ constexpr std::array<Flag, 31> kFlags = {{
     {"--seconds", "S", "begin no configuration later than that"},
     {"--commit", "TEXT", "that is measured, for the record"},
     {"--json", "FILE", "write every figure there"},
-    {"--csv", "FILE", "write the figures of each configuration there"},
+    {"--csv", "FILE", "write the figures of each configuration there, or every sample"},
+    {"--plot", "FILE", "write an SVG of the samples there"},
     {"--quick", "", "8 steps after 4, once"},
     {"--help", "", "this text"},
     {"-h", "", ""},
@@ -109,6 +118,38 @@ void read_lists(const Args& args, Options& o) {
   }
 }
 
+Range range(const Args& args, const char* flag, const char* otherwise) {
+  const std::vector<index_t> ends = numbers<index_t>(args, flag, otherwise, 1);
+  if (ends.size() != 2 || ends[0] > kMostTokens || ends[1] > kMostTokens) {
+    throw UsageError(std::string(flag) + " must be two numbers of tokens");
+  }
+  return {ends[0], ends[1]};
+}
+
+void read_visits(const Args& args, Options& o) {
+  o.is_run = args.has("--run");
+  o.arrivals.count = args.count("--arrivals", 0, 1, 1 << 16);
+  o.sample_steps = args.count("--sample", o.sample_steps, 1, 1 << 16);
+  if (!o.has_visits()) return;
+  if (o.is_run && o.arrivals.count > 0) throw UsageError("--run and --arrivals exclude each other");
+  for (const std::string& r : o.requests) number<index_t>("--requests", r, 1);
+  if (o.is_run) {
+    const Range both = range(args, "--run", "");
+    o.arrivals.prompt = {both.low, both.low};
+    o.arrivals.output = {both.high, both.high};
+    return;
+  }
+  o.arrivals.prompt = range(args, "--prompt-tokens", "1024,16384");
+  o.arrivals.output = range(args, "--output-tokens", "256,2048");
+  if (o.arrivals.prompt.low > o.arrivals.prompt.high ||
+      o.arrivals.output.low > o.arrivals.output.high) {
+    throw UsageError("--prompt-tokens and --output-tokens are from less to more");
+  }
+  o.arrivals.mean_gap = args.count("--arrival-gap", o.arrivals.mean_gap, 0, 1 << 20);
+  o.arrivals.park_every = args.count("--park-every", 0, 2, 1 << 20);
+  o.arrivals.seed = static_cast<std::uint64_t>(args.count("--seed", 1));
+}
+
 }  // namespace
 
 Options read_options(int argc, const char* const* argv) {
@@ -117,6 +158,7 @@ Options read_options(int argc, const char* const* argv) {
   o.wants_help = args.has("--help") || args.has("-h");
   if (o.wants_help) return o;
   read_lists(args, o);
+  read_visits(args, o);
   if (args.has("--model")) o.model = args.text("--model");
   o.backend = args.choice("--backend", "auto", {"auto", "cpu", "cuda"});
   o.threads = static_cast<int>(args.count("--threads", 0, 1, 4096));
@@ -139,13 +181,15 @@ Options read_options(int argc, const char* const* argv) {
   o.commit = args.has("--commit") ? args.text("--commit") : "not said";
   o.json = args.text("--json");
   o.csv = args.text("--csv");
+  o.plot = args.text("--plot");
   return o;
 }
 
 std::string help_text() {
   const std::span<const Flag> shown(kFlags.data(), kFlags.size() - 1);
-  return "spectx-bench: decode steps of many requests at a given context, with spectx and with "
-         "full\nattention. Every combination of the lists is measured.\n\nShapes: " +
+  return "spectx-bench: decode steps of many requests, with spectx and with full attention: at a "
+         "given\ncontext, over a whole run (--run), or while requests arrive and leave "
+         "(--arrivals). Every\ncombination of the lists is measured.\n\nShapes: " +
          known_shapes() + ".\n\n" + support::describe(shown) +
          "\nThe table goes to standard output, everything else to standard error.\n"
          "Exit codes: 0; 1 after an error; 2 for a wrong command line.\n";

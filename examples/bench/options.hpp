@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "bench/record.hpp"
+#include "bench/visits.hpp"
 
 namespace spectx::bench {
 
@@ -31,11 +32,17 @@ struct Options {
   index_t profiled = 4;  // steps with stamps between their parts
   std::vector<index_t> copy_blocks;
   bool prefills = false;
-  bool captures = false;  // steps as CUDA graphs
-  double seconds = 0;     // no new case is begun after that; 0: no limit
+  bool captures = false;      // steps as CUDA graphs
+  double seconds = 0;         // no new case is begun after that; 0: no limit
+  bool is_run = false;        // --run: `arrivals` has its prompt and output
+  Arrivals arrivals;          // --arrivals, if its count is positive
+  index_t sample_steps = 64;  // of a stretch of either
   std::string trace;
   std::string commit;
-  std::string json, csv;
+  std::string json, csv, plot;
+
+  /// Requests come and grow; else steps are measured at given contexts.
+  bool has_visits() const { return is_run || arrivals.count > 0; }
 };
 
 /// Throws support::UsageError.

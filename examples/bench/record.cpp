@@ -4,22 +4,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 #include <numeric>
+
+#include "bench/record_json.hpp"
 
 namespace spectx::bench {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 double mean(const std::vector<double>& x) {
   return x.empty() ? 0 : std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
-}
-
-std::string printed(const char* format, double value) {
-  char text[64];
-  std::snprintf(text, sizeof(text), format, value);
-  return text;
 }
 
 std::string gigabytes(index_t bytes) { return printed("%.2f", static_cast<double>(bytes) * 1e-9); }
@@ -32,37 +25,39 @@ Json parts_json(const Record& r) {
 
 /// The figures under the names that JSON and CSV share.
 Json figures(const Record& r) {
-  return {{"mode", r.asked.is_dense ? "dense" : "spectx"},
-          {"context", r.asked.context},
-          {"requests", r.asked.requests},
-          {"budget", r.asked.selection.budget},
-          {"hot_buffer", r.asked.hot_buffer},
-          {"host_dtype", r.asked.host_dtype ? dtype_name(*r.asked.host_dtype) : "own"},
-          {"copy_blocks", r.asked.copy_blocks},
-          {"miss_scale", r.asked.miss_scale},
-          {"error", r.error},
-          {"path", r.path},
-          {"tokens_per_s", r.mean_tokens_per_s()},
-          {"tokens_per_s_deviation", r.deviation_tokens_per_s()},
-          {"step_ms", mean(r.step_ms)},
-          {"step_ms_p50", r.percentile_ms(0.5)},
-          {"step_ms_p95", r.percentile_ms(0.95)},
-          {"step_ms_longest", r.percentile_ms(1)},
-          {"miss_rate", r.miss_rate()},
-          {"moved_bytes_per_step", r.per_step(static_cast<double>(r.moved_bytes))},
-          {"transfer_ms", r.per_step(r.transfer_ms)},
-          {"exposed_ms", r.per_step(r.exposed_ms)},
-          {"exposed_floor_ms", r.per_step(r.floor_ms)},
-          {"slots", r.slots},
-          {"groups", r.groups},
-          {"groups_on_host", r.groups_on_host},
-          {"host_bytes", r.host_bytes},
-          {"planned_device_bytes", r.planned_device_bytes},
-          {"driver_device_bytes", r.driver_device_bytes},
-          {"fill_seconds", r.fill_seconds},
-          {"predicted_step_ms", r.predicted.requests == 0 ? 0 : r.predicted.step_ms()},
-          {"predicted_tokens_per_s", r.predicted.tokens_per_s()},
-          {"saw_nan", r.saw_nan}};
+  Json all = case_json(r.asked);
+  all.update(Json{{"error", r.error},
+                  {"path", r.path},
+                  {"tokens_per_s", r.mean_tokens_per_s()},
+                  {"tokens_per_s_deviation", r.deviation_tokens_per_s()},
+                  {"step_ms", mean(r.step_ms)},
+                  {"step_ms_p50", r.percentile_ms(0.5)},
+                  {"step_ms_p95", r.percentile_ms(0.95)},
+                  {"step_ms_longest", r.percentile_ms(1)},
+                  {"miss_rate", r.miss_rate()},
+                  {"moved_bytes_per_step", r.per_step(static_cast<double>(r.moved_bytes))},
+                  {"transfer_ms", r.per_step(r.transfer_ms)},
+                  {"exposed_ms", r.per_step(r.exposed_ms)},
+                  {"exposed_floor_ms", r.per_step(r.floor_ms)},
+                  {"slots", r.slots},
+                  {"groups", r.groups},
+                  {"groups_on_host", r.groups_on_host},
+                  {"host_bytes", r.host_bytes},
+                  {"planned_device_bytes", r.planned_device_bytes},
+                  {"driver_device_bytes", r.driver_device_bytes},
+                  {"fill_seconds", r.fill_seconds},
+                  {"predicted_step_ms", r.predicted.requests == 0 ? 0 : r.predicted.step_ms()},
+                  {"predicted_tokens_per_s", r.predicted.tokens_per_s()},
+                  {"saw_nan", r.saw_nan}});
+  return all;
+}
+
+}  // namespace
+
+std::string printed(const char* format, double value) {
+  char text[64];
+  std::snprintf(text, sizeof(text), format, value);
+  return text;
 }
 
 Json machine_json(const Machine& m) {
@@ -77,7 +72,16 @@ Json machine_json(const Machine& m) {
           {"device_cap", m.cap}};
 }
 
-}  // namespace
+Json case_json(const Case& c) {
+  return {{"mode", c.is_dense ? "dense" : "spectx"},
+          {"context", c.context},
+          {"requests", c.requests},
+          {"budget", c.selection.budget},
+          {"hot_buffer", c.hot_buffer},
+          {"host_dtype", c.host_dtype ? dtype_name(*c.host_dtype) : "own"},
+          {"copy_blocks", c.copy_blocks},
+          {"miss_scale", c.miss_scale}};
+}
 
 double Record::mean_tokens_per_s() const { return mean(tokens_per_s); }
 

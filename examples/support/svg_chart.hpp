@@ -19,11 +19,13 @@ struct Series {
   std::vector<std::pair<double, double>> points;
 };
 
-/// Lines over numbers that double from one to the next (budgets, lengths).
+/// Lines over numbers that double from one to the next (budgets, lengths), each of them named on
+/// the axis; or over a time, evenly.
 struct Chart {
   std::string title;
   std::string x_label;
   std::vector<Series> series;
+  bool is_over_time = false;
 };
 
 /// Charts side by side in rows, one legend: an SVG file. Series of one name have one colour.
@@ -76,6 +78,7 @@ class SvgPage {
     }
     return power * 10;
   }
+  static std::vector<double> ticks(const Chart& chart, const Range& xs);
   std::vector<std::string> names() const;
   static const char* color(std::size_t i) {
     static constexpr std::array<const char*, 8> kColors = {
@@ -98,13 +101,29 @@ inline std::vector<std::string> SvgPage::names() const {
   return all;
 }
 
+inline std::vector<double> SvgPage::ticks(const Chart& chart, const Range& xs) {
+  std::vector<double> all;
+  if (chart.is_over_time) {
+    const double step = tick_step(std::max(xs.high - xs.low, 1e-9));
+    for (double x = std::ceil(xs.low / step) * step; x <= xs.high; x += step) all.push_back(x);
+    return all;
+  }
+  for (const Series& series : chart.series) {
+    for (const auto& [x, y] : series.points) all.push_back(x);
+  }
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+  return all;
+}
+
 inline void SvgPage::write_chart(std::ostream& out, const Chart& chart, double left,
                                  double top) const {
   Range xs, ys;
+  const auto placed = [&](double x) { return chart.is_over_time ? x : std::log2(x); };
   for (const Series& series : chart.series) {
     for (const auto& [x, y] : series.points) {
       if (std::isnan(y)) continue;
-      xs.add(std::log2(x));
+      xs.add(placed(x));
       ys.add(y);
     }
   }
@@ -114,7 +133,7 @@ inline void SvgPage::write_chart(std::ostream& out, const Chart& chart, double l
   ys = {std::floor(ys.low / step) * step, std::ceil(ys.high / step) * step};
   const double width = kWidth - kLeft - kRight;
   const double height = kHeight - kTop - kBottom;
-  const auto at_x = [&](double log_x) { return left + kLeft + width * xs.place(log_x); };
+  const auto at_x = [&](double x) { return left + kLeft + width * xs.place(placed(x)); };
   const auto at_y = [&](double y) { return top + kTop + height * (1 - ys.place(y)); };
   text(out, left + kLeft + width / 2, top + 18, "middle", chart.title);
   text(out, left + kLeft + width / 2, top + kHeight - 6, "middle", chart.x_label);
@@ -123,14 +142,8 @@ inline void SvgPage::write_chart(std::ostream& out, const Chart& chart, double l
         << number(width) << "\"/>\n";
     text(out, left + kLeft - 5, at_y(y) + 4, "end", number(std::abs(y) < step / 2 ? 0 : y));
   }
-  std::vector<double> ticks;
-  for (const Series& series : chart.series) {
-    for (const auto& [x, y] : series.points) ticks.push_back(x);
-  }
-  std::sort(ticks.begin(), ticks.end());
-  ticks.erase(std::unique(ticks.begin(), ticks.end()), ticks.end());
-  for (const double x : ticks) {
-    text(out, at_x(std::log2(x)), top + kTop + height + 16, "middle", number(x));
+  for (const double x : ticks(chart, xs)) {
+    text(out, at_x(x), top + kTop + height + 16, "middle", number(x));
   }
   const std::vector<std::string> all = names();
   for (const Series& series : chart.series) {
@@ -138,7 +151,7 @@ inline void SvgPage::write_chart(std::ostream& out, const Chart& chart, double l
         static_cast<std::size_t>(std::find(all.begin(), all.end(), series.name) - all.begin());
     out << "<polyline stroke=\"" << color(i) << "\" points=\"";
     for (const auto& [x, y] : series.points) {
-      if (!std::isnan(y)) out << number(at_x(std::log2(x))) << "," << number(at_y(y)) << " ";
+      if (!std::isnan(y)) out << number(at_x(x)) << "," << number(at_y(y)) << " ";
     }
     out << "\"/>\n";
   }

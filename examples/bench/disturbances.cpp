@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "bench/timeline.hpp"
+
+namespace spectx::bench {
+
+std::vector<Disturbance> disturbances(const std::vector<StepTime>& steps) {
+  constexpr std::ptrdiff_t kNeighbours = 8;
+  constexpr double kLonger = 1.2;
+  std::vector<std::size_t> calm;
+  for (std::size_t n = 0; n < steps.size(); ++n) {
+    if (steps[n].causes == 0) calm.push_back(n);
+  }
+  const auto median = [&](auto from, auto to) {
+    std::vector<double> times;
+    for (; from != to; ++from) times.push_back(steps[*from].ms);
+    std::sort(times.begin(), times.end());
+    return times.empty() ? 0.0 : times[(times.size() - 1) / 2];
+  };
+  std::vector<Disturbance> all(1 + kNumCauses);
+  for (int bit = 0; bit < kNumCauses; ++bit)
+    all[static_cast<std::size_t>(bit) + 1].cause = 1U << bit;
+  for (std::size_t n = 0; n < steps.size(); ++n) {
+    const auto before = std::lower_bound(calm.begin(), calm.end(), n);
+    const auto after = std::upper_bound(calm.begin(), calm.end(), n);
+    const double usual =
+        std::max(median(before - std::min(kNeighbours, before - calm.begin()), before),
+                 median(after, after + std::min(kNeighbours, calm.end() - after)));
+    if (usual == 0) continue;
+    const double ratio = steps[n].ms / usual;
+    for (Disturbance& d : all) {
+      if (d.cause == 0 ? steps[n].causes != 0 : (steps[n].causes & d.cause) == 0) continue;
+      ++d.steps;
+      d.longer += ratio >= kLonger ? 1 : 0;
+      if (ratio > d.worst) d.at = static_cast<index_t>(n);
+      d.worst = std::max(d.worst, ratio);
+    }
+  }
+  std::erase_if(all, [](const Disturbance& d) { return d.steps == 0; });
+  return all;
+}
+
+}  // namespace spectx::bench

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "bench/record.hpp"
+
+namespace spectx::bench {
+
+/// What happened in or beside a step, as bits.
+enum Cause : unsigned {
+  kMoveStarts = 1,   // groups set out for the other tier
+  kMoveEnds = 2,     // and have arrived
+  kMoving = 4,       // some are on their way
+  kJoins = 8,        // a request takes part for the first time
+  kLeaves = 16,      // one has left
+  kPrompt = 32,      // a chunk of a prompt ran before; its time is not the step's
+  kWarms = 64,       // rows of a request's first selection are on their way
+  kParks = 128,      // a request went to the host, its groups one by one before
+  kResumes = 256,    // and came back
+  kCaptures = 512,   // a graph was captured
+  kHostGrows = 1024  // the host tier has grown
+};
+inline constexpr int kNumCauses = 11;
+const char* cause_name(int bit) noexcept;
+
+/// One step of all requests that take part, on the device's clock, from the end of the step before.
+struct StepTime {
+  double ms = 0;
+  unsigned causes = 0;
+};
+
+/// Where things were at the end of a stretch of steps, and what these steps took.
+struct Sample {
+  double seconds = 0;  // of the device, since the first prompt
+  index_t steps = 0;   // so far
+  index_t requests = 0, waiting = 0, parked = 0;
+  index_t tokens = 0;                       // cached, of all open requests
+  double mean_context = 0;                  // of those that take part
+  index_t resident_groups = 0, groups = 0;  // of all open requests
+  double resident_layers = 0;               // mean of the open requests
+  index_t arena_used = 0, host_used = 0, host_total = 0, driver = 0;  // bytes
+  double tokens_per_s = 0;
+  double step_p50_ms = 0, step_max_ms = 0;
+  double exposed_ms = 0, floor_ms = 0;  // of a step
+  double miss_rate = 0;
+  double moved_mb = 0;  // of a step
+};
+
+/// Bytes of the device, by the planner and by the driver. `start_up`: what the driver had taken
+/// beside the weights after a few steps of a small pool: context, modules, scratch.
+struct MemoryFigures {
+  index_t cap = 0;
+  index_t context = 0;  // as soon as the backend was there
+  index_t start_up = 0;
+  index_t planned = 0;      // weights, activations and all of spectx
+  index_t own = 0;          // the benchmark's: random rows, recorded selections
+  index_t driver_peak = 0;  // of all samples
+
+  /// Taken at most beside what was counted, as a share of what was counted.
+  double uncounted() const {
+    const auto counted = static_cast<double>(planned + own);
+    return counted == 0 || driver_peak == 0
+               ? 0
+               : (static_cast<double>(driver_peak - start_up) - counted) / counted;
+  }
+};
+
+/// A run in which requests come, grow and go.
+struct Timeline {
+  Case asked;
+  std::string kind;  // "run" or "arrivals"
+  std::string error;
+  index_t visits = 0, prompt_tokens = 0, output_tokens = 0;
+  index_t longest = 0;
+  double prompt_seconds = 0;  // of the device, all prompts
+  double step_seconds = 0;    // and all steps
+  double wall_seconds = 0;    // of the host, from the first prompt to the last token
+  index_t most_at_once = 0;
+  index_t refused = 0;
+  index_t waited = 0;  // requests that were not admitted at once
+  index_t parks = 0, moves = 0;
+  index_t stalled = 0, host_waits = 0;
+  index_t graphs = 0;
+  bool saw_nan = false;
+  MemoryFigures memory;
+  std::vector<StepTime> steps;
+  std::vector<Sample> samples;
+
+  double tokens_per_s() const { return rate(step_seconds); }
+  double tokens_per_s_with_prompts() const { return rate(step_seconds + prompt_seconds); }
+
+ private:
+  double rate(double seconds) const {
+    return seconds > 0 ? static_cast<double>(output_tokens) / seconds : 0;
+  }
+};
+
+/// How much longer than its neighbours the worst step beside a cause was.
+struct Disturbance {
+  unsigned cause = 0;  // one bit; 0: no cause is known
+  index_t steps = 0;   // with it
+  index_t longer = 0;  // of them, 1.2 times and more
+  double worst = 0;    // ratio
+  index_t at = 0;      // that step
+};
+
+/// A step's neighbours are the eight steps without a cause nearest to it on either side; it is
+/// compared with the longer of their medians. A step with several causes counts for each. First
+/// that without a cause.
+std::vector<Disturbance> disturbances(const std::vector<StepTime>& steps);
+
+void write_json(const Machine& machine, const std::vector<Timeline>& all, std::ostream& out);
+/// One line a sample.
+void write_csv(const std::vector<Timeline>& all, std::ostream& out);
+void write_plot(const std::vector<Timeline>& all, std::ostream& out);
+std::string markdown(const Timeline& timeline);
+
+}  // namespace spectx::bench
