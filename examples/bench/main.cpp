@@ -121,7 +121,8 @@ int serve_all(const Bench& bench, const Machine& machine, Clock::time_point star
       all.push_back(serve(bench, c, visits_for(o, c.requests),
                           {.starts_together = o.arrivals.count == 0,
                            .park_every = o.arrivals.park_every,
-                           .sample_steps = o.sample_steps}));
+                           .sample_steps = o.sample_steps,
+                           .seconds = o.seconds}));
       std::fputs(markdown(all.back()).c_str(), stdout);
       std::fflush(stdout);
       if (json) json->replace([&](std::ostream& out) { write_json(machine, all, out); });

@@ -49,7 +49,7 @@ constexpr std::array<Flag, 40> kFlags = {{
     {"--repeats", "N", "default 3"},
     {"--profile", "N", "steps with stamps between their parts (default 4)"},
     {"--copy-blocks", "N,N..", "grid of the gather of misses (default 16)"},
-    {"--seconds", "S", "begin no configuration later than that"},
+    {"--seconds", "S", "begin no configuration later than that; cut off a run that takes longer"},
     {"--commit", "TEXT", "that is measured, for the record"},
     {"--json", "FILE", "write every figure there"},
     {"--csv", "FILE", "write the figures of each configuration there, or every sample"},

@@ -33,7 +33,12 @@ Server::Server(const Bench& bench, const Case& c, const std::vector<Visit>& visi
 void Server::run() {
   constexpr int kMostIdle = 1000;
   const auto start = Clock::now();
+  const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
   for (int idle = 0; !is_done(); ++number_) {
+    if (config_.seconds > 0 && seconds() > config_.seconds) {
+      timeline_.error = "cut off: its time was over";
+      break;
+    }
     Event& turn_event = turns_[static_cast<std::size_t>(number_ % 2)];
     // The host stays at most two turns ahead.
     while (number_ >= 2 && !backend_.is_done(turn_event)) std::this_thread::yield();
@@ -60,7 +65,7 @@ void Server::run() {
   }
   send_stamps();
   send_stamps();  // the stretch that was sent last
-  timeline_.wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  timeline_.wall_seconds = seconds();
   note_end();
 }
 

@@ -15,6 +15,7 @@ struct ServerConfig {
   bool starts_together = false;  // no step before all prompts are there
   index_t park_every = 0;        // as Arrivals has it
   index_t sample_steps = 64;
+  double seconds = 0;  // the run is cut off then; 0: no limit
 };
 
 /// A loop in which requests arrive, are admitted or wait, have their prompt, are warmed, take part,

@@ -66,6 +66,7 @@ class PrefetchPipeline {
   void wait_ready() {
     backend_.synchronize(copy_stream_);
     backend_.synchronize(warm_stream_);
+    backend_.synchronize(move_stream_);
   }
 
   /// Of the last step whose figures have arrived; never waits. Those of the last four steps are
@@ -103,7 +104,7 @@ class PrefetchPipeline {
   PipelineConfig config_;
   index_t first_group_ = 0;  // first group of which some item's rows are off the device
   Stream copy_stream_;
-  Stream warm_stream_;  // what no step waits for
+  Stream warm_stream_, move_stream_;  // what no step waits for
   Event order_;
   Event copies_;
   std::vector<Event> group_events_;    // [groups] the selected rows of this step are there

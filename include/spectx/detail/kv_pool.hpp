@@ -180,7 +180,7 @@ inline void KVPool::settle_moves(StreamView stream, bool wait) {
 }
 
 inline void KVPool::start_move(RequestId request, index_t target, StreamView stream,
-                               StreamView copy_stream) {
+                               StreamView move_stream) {
   const Request& r = at(request);
   if (r.is_parked || mover_.is_moving(request)) return;
   if (state(request) == RequestState::warming) return;  // its page tables are read
@@ -188,7 +188,8 @@ inline void KVPool::start_move(RequestId request, index_t target, StreamView str
           "PrefetchPipeline::apply: resident_groups must be in [0, groups]");
   if (target == book_.tables.resident_groups(request)) return;
   expects(plan_.has_host_tier(), "PrefetchPipeline::apply: the pool has no host tier");
-  if (!mover_.start(request, r.length, target, stream, copy_stream)) return;
+  follow_copies(move_stream);  // the write-through of rows that come back
+  if (!mover_.start(request, r.length, target, stream, move_stream)) return;
   refresh_needs();
   if (r.length == 0) settle_moves(stream, /*wait=*/true);
 }

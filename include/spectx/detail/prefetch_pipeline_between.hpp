@@ -14,7 +14,7 @@ inline void PrefetchPipeline::apply(const Placement& placement, StreamView strea
   pool_.settle_moves(stream, /*wait=*/false);
   for (std::size_t i = 0; i < placement.needs.size(); ++i) {
     pool_.start_move(placement.needs[i].request, placement.resident_groups[i], stream,
-                     copy_stream_);
+                     move_stream_);
   }
 }
 

@@ -28,9 +28,9 @@ class TierMover {
   }
 
   /// Starts copying so that groups [0, target) will be resident. False if there is no room for both
-  /// copies now. Reads after `stream`, runs on `copy_stream`.
+  /// copies now. Reads after `stream`, runs on `move_stream`.
   bool start(RequestId r, index_t length, index_t target, StreamView stream,
-             StreamView copy_stream) {
+             StreamView move_stream) {
     const index_t resident = book_.tables.resident_groups(r);
     const bool is_leaving = target < resident;
     const index_t first = std::min(target, resident);
@@ -50,13 +50,13 @@ class TierMover {
     m.copied = is_leaving ? length : std::min<index_t>(length, book_.tables.durable(r));
     book_.tables.upload(stream);
     backend_.record(m.event, stream);
-    backend_.wait(copy_stream, m.event);
+    backend_.wait(move_stream, m.event);
     for (index_t g = first; g < last; ++g) {
       const RowPlace from = is_leaving ? tokens(r, g) : host(r, g);
       const RowPlace to = is_leaving ? host(r, g) : next(r, g, RowPlace::Kind::tokens);
-      copy_rows(r, g, from, to, 0, m.copied, copy_stream);
+      copy_rows(r, g, from, to, 0, m.copied, move_stream);
     }
-    backend_.record(m.event, copy_stream);
+    backend_.record(m.event, move_stream);
     return true;
   }
 
