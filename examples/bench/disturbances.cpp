@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
 
 #include "bench/timeline.hpp"
 
 namespace spectx::bench {
 
-std::vector<Disturbance> disturbances(const std::vector<StepTime>& steps) {
+std::vector<double> neighbours_ms(const std::vector<StepTime>& steps) {
   constexpr std::ptrdiff_t kNeighbours = 8;
-  constexpr double kLonger = 1.2;
   std::vector<std::size_t> calm;
   for (std::size_t n = 0; n < steps.size(); ++n) {
     if (steps[n].causes == 0) calm.push_back(n);
@@ -18,17 +18,26 @@ std::vector<Disturbance> disturbances(const std::vector<StepTime>& steps) {
     std::sort(times.begin(), times.end());
     return times.empty() ? 0.0 : times[(times.size() - 1) / 2];
   };
-  std::vector<Disturbance> all(1 + kNumCauses);
-  for (int bit = 0; bit < kNumCauses; ++bit)
-    all[static_cast<std::size_t>(bit) + 1].cause = 1U << bit;
+  std::vector<double> usual;
   for (std::size_t n = 0; n < steps.size(); ++n) {
     const auto before = std::lower_bound(calm.begin(), calm.end(), n);
     const auto after = std::upper_bound(calm.begin(), calm.end(), n);
-    const double usual =
-        std::max(median(before - std::min(kNeighbours, before - calm.begin()), before),
-                 median(after, after + std::min(kNeighbours, calm.end() - after)));
-    if (usual == 0) continue;
-    const double ratio = steps[n].ms / usual;
+    usual.push_back(std::max(median(before - std::min(kNeighbours, before - calm.begin()), before),
+                             median(after, after + std::min(kNeighbours, calm.end() - after))));
+  }
+  return usual;
+}
+
+std::vector<Disturbance> disturbances(const std::vector<StepTime>& steps) {
+  constexpr double kLonger = 1.2;
+  const std::vector<double> usual = neighbours_ms(steps);
+  std::vector<Disturbance> all(1 + kNumCauses);
+  for (int bit = 0; bit < kNumCauses; ++bit) {
+    all[static_cast<std::size_t>(bit) + 1].cause = 1U << bit;
+  }
+  for (std::size_t n = 0; n < steps.size(); ++n) {
+    if (usual[n] == 0) continue;
+    const double ratio = steps[n].ms / usual[n];
     for (Disturbance& d : all) {
       if (d.cause == 0 ? steps[n].causes != 0 : (steps[n].causes & d.cause) == 0) continue;
       ++d.steps;
@@ -39,6 +48,23 @@ std::vector<Disturbance> disturbances(const std::vector<StepTime>& steps) {
   }
   std::erase_if(all, [](const Disturbance& d) { return d.steps == 0; });
   return all;
+}
+
+std::string causes_text(unsigned causes) {
+  std::string text;
+  for (int bit = 0; bit < kNumCauses; ++bit) {
+    if ((causes >> bit & 1U) == 0) continue;
+    text += (text.empty() ? "" : ", ") + std::string(cause_name(bit));
+  }
+  return text.empty() ? "nothing" : text;
+}
+
+const char* cause_name(int bit) noexcept {
+  constexpr std::array<const char*, kNumCauses> kNames = {
+      "a move starts", "a move ends",      "a move is under way", "a request joins",
+      "one leaves",    "a prompt's chunk", "a request warms",     "one is parked",
+      "one resumes",   "a graph is made",  "the host tier grows", "tokens were filled in"};
+  return kNames[static_cast<std::size_t>(bit)];
 }
 
 }  // namespace spectx::bench

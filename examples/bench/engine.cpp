@@ -73,61 +73,11 @@ Engine::Engine(Backend& backend, const llama::LlamaWeights& weights, const io::L
   items_.reserve(requests_.capacity());
 }
 
-void Engine::add_chunk(RequestId request, index_t count, bool computes) {
-  const llama::LlamaConfig& m = weights_.config();
-  place();
-  const BatchItem item{.request = request,
-                       .tokens = std::span(tokens_).first(static_cast<std::size_t>(count)),
-                       .is_dense = true};
-  const Batch& batch = pool_.schedule({&item, 1}, stream_);
-  const llama::LlamaDecoder::Qkv random{
-      .q = {},
-      .k = split_heads(rows(random_k_, 0, count), m.kv_heads, m.k_dim),
-      .v = split_heads(rows(random_v_, 0, count), m.kv_heads, m.v_dim)};
-  Selection everything;
-  if (head_) everything = head_->select(batch, stream_);
-  pipeline_.begin_step(batch, everything, stream_);
-  decoder_.embed(batch, stream_);
-  for (index_t layer = 0; layer < m.layers; ++layer) {
-    if (head_) head_->observe(layer, batch, decoder_.hidden(), stream_);
-    const auto [q, k, v] = computes ? decoder_.qkv(layer, batch, stream_) : random;
-    const KVView view = pipeline_.append(layer, k, v, stream_);
-    if (!computes || layer + 1 == m.layers) continue;
-    backend_.attend({.q = q, .kv = view, .batch = &batch, .out = decoder_.attention_out()},
-                    stream_);
-    decoder_.finish(layer, stream_);
-  }
-  pipeline_.end_step(stream_);
-}
-
-bool Engine::make_room() {
-  constexpr int kMostTries = 64;
-  for (int n = 0; n < kMostTries; ++n) {
-    if (planner_.admit(pool_.needs(), config_.max_length) == Admission::now) return true;
-    place();
-    synchronize();
-    pipeline_.wait_ready();
-  }
-  return false;
-}
-
-RequestId Engine::open(index_t context, bool computes) {
-  const RequestId request = reserve(config_.max_length);
-  for (index_t done = 0; done < context;) {
-    const index_t count = std::min(config_.chunk_rows, context - done);
-    add_chunk(request, count, computes);
-    done += count;
-    synchronize();  // the host must not run ahead of the device without bound
-  }
-  join(request);
-  return request;
-}
-
-const Batch& Engine::schedule(std::span<const RequestId> requests) {
+const Batch& Engine::schedule(std::span<const RequestId> requests, index_t tokens) {
   items_.clear();
   for (const RequestId request : requests) {
     items_.push_back({.request = request,
-                      .tokens = std::span(tokens_).first(1),
+                      .tokens = std::span(tokens_).first(static_cast<std::size_t>(tokens)),
                       .is_dense = !head_.has_value()});
   }
   return pool_.schedule(items_, stream_);

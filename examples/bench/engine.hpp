@@ -52,6 +52,12 @@ class Engine {
 
   /// Whether another request of max_length may join; waits for room that moves make.
   bool make_room();
+  static constexpr index_t kMostFilled = 16;  // with a write batch still inside the window
+
+  /// Makes the graphs for 1 to max_requests requests above the budget, if steps are graphs and as
+  /// far as there is room, so that no later step has to. Before the first request; waits.
+  void make_graphs(SelectionSource* source);
+
   /// Opens a request of `context` tokens that takes part in steps. `computes`: by a prefill of
   /// random tokens; else its rows are random values, and only the head's keys are made as in a
   /// prefill. Waits for them.
@@ -62,6 +68,9 @@ class Engine {
   RequestId reserve(index_t final_length) { return pool_.open(final_length); }
   /// a prompt's next chunk (asynchronous),
   void add_chunk(RequestId request, index_t count, bool computes);
+  /// `count` rows of random values for every request that takes part, of which only the head's keys
+  /// are computed; at most kMostFilled,
+  void fill_in(index_t count, SelectionSource* source);
   /// its place in the steps, at their end, and none.
   void join(RequestId request) { requests_.push_back(request); }
   void leave(RequestId request) { std::erase(requests_, request); }
@@ -94,7 +103,8 @@ class Engine {
                                       const io::LoadedHead* head, const EngineConfig& config);
 
  private:
-  const Batch& schedule(std::span<const RequestId> requests);
+  const Batch& schedule(std::span<const RequestId> requests, index_t tokens = 1);
+  void append_rows(const Batch& batch, const Selection& selection, bool computes);
   void feed_tokens(const Batch& batch);
   void run_step(const Batch& batch, SelectionSource* source, llama::StepClock* clock);
   bool can_replay(const Batch& batch) const;

@@ -122,7 +122,9 @@ int serve_all(const Bench& bench, const Machine& machine, Clock::time_point star
                           {.starts_together = o.arrivals.count == 0,
                            .park_every = o.arrivals.park_every,
                            .sample_steps = o.sample_steps,
-                           .seconds = o.seconds}));
+                           .seconds = o.seconds,
+                           .skip_after = o.skip.low,
+                           .skipped = o.skip.high}));
       std::fputs(markdown(all.back()).c_str(), stdout);
       std::fflush(stdout);
       if (json) json->replace([&](std::ostream& out) { write_json(machine, all, out); });

@@ -16,10 +16,12 @@ using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 24;
 
-constexpr std::array<Flag, 40> kFlags = {{
+constexpr std::array<Flag, 41> kFlags = {{
     {"--model", "NAME", "a shape with random weights, a config.json or a .gguf file"},
     {"--context", "N,N..", "tokens of every request before the first step (default 4096)"},
     {"--run", "IN,OUT", "requests have IN tokens, then all grow together by OUT"},
+    {"--skip", "N,M",
+     "of --run: after N steps fill in M tokens a request, as the context is filled"},
     {"--arrivals", "N", "N requests of mixed lengths arrive, are admitted or wait, grow and leave"},
     {"--prompt-tokens", "A,B", "of those: from A to B (default 1024,16384)"},
     {"--output-tokens", "A,B", "likewise (default 256,2048)"},
@@ -137,6 +139,7 @@ void read_visits(const Args& args, Options& o) {
     const Range both = range(args, "--run", "");
     o.arrivals.prompt = {both.low, both.low};
     o.arrivals.output = {both.high, both.high};
+    if (args.has("--skip")) o.skip = range(args, "--skip", "");
     return;
   }
   o.arrivals.prompt = range(args, "--prompt-tokens", "1024,16384");

@@ -37,6 +37,7 @@ struct Options {
   bool is_run = false;        // --run: `arrivals` has its prompt and output
   Arrivals arrivals;          // --arrivals, if its count is positive
   index_t sample_steps = 64;  // of a stretch of either
+  Range skip{0, 0};           // after so many steps so many tokens
   std::string trace;
   std::string commit;
   std::string json, csv, plot;

@@ -22,12 +22,17 @@ Server::Server(const Bench& bench, const Case& c, const std::vector<Visit>& visi
       stamps_(backend_, config.sample_steps),
       turns_{backend_.make_event(), backend_.make_event()},
       before_(static_cast<std::size_t>(c.requests)) {
-  auto shape = replay_shape(bench, c, longest(visits));
+  make_replay();
+  engine_.make_graphs(source());
+}
+
+void Server::make_replay() {
+  auto shape = replay_shape(bench_, case_, longest(visits_));
   if (!shape) return;
-  shape->random_share =
-      random_share_for(bench.trace, *shape, longest(visits),
-                       std::max(engine_.pool().plan().slots, c.selection.budget), c.miss_scale);
-  replay_.emplace(backend_, bench.trace, *shape, c.requests);
+  shape->random_share = random_share_for(
+      bench_.trace, *shape, longest(visits_),
+      std::max(engine_.pool().plan().slots, case_.selection.budget), case_.miss_scale);
+  replay_.emplace(backend_, bench_.trace, *shape, case_.requests);
 }
 
 void Server::run() {
@@ -50,12 +55,13 @@ void Server::run() {
     empty_and_park();
     stamps_.begin(engine_.stream());
     turn_.has_prompt = add_prompt();
-    if (turn_.has_prompt) stamps_.middle(engine_.stream());
+    turn_.has_skip = !turn_.has_prompt && skip();
+    if (turn_.has_prompt || turn_.has_skip) stamps_.middle(engine_.stream());
     join_and_warm();
-    turn_.has_step = has_started_ && step();
+    turn_.has_step = has_started_ && !turn_.has_skip && step();
     if (turn_.has_step) stamps_.end(engine_.stream());
     backend_.record(turn_event, engine_.stream());
-    if (turn_.has_prompt || turn_.has_step) {
+    if (turn_.has_prompt || turn_.has_skip || turn_.has_step) {
       idle = 0;
       end_turn();
     } else {
@@ -188,8 +194,26 @@ void Server::resume() {
   }
 }
 
+/// Fills tokens in instead of a step, all of a stretch one turn after the other.
+bool Server::skip() {
+  if (config_.skipped == 0 || !has_started_ || engine_.requests().empty()) return false;
+  if (steps_ % config_.skip_after == 0 && steps_ > skipped_at_) {
+    skipped_at_ = steps_;
+    skips_left_ = config_.skipped;
+  }
+  index_t count = std::min(skips_left_, Engine::kMostFilled);
+  for (const Guest& guest : guests_) count = std::min(count, guest.tokens_left() - 1);
+  if (count <= 0) return false;
+  engine_.fill_in(count, source());
+  skips_left_ -= count;
+  for (Guest& guest : guests_) guest.tokens += guest.phase == Phase::taking_part ? count : 0;
+  timeline_.skipped_tokens += count * static_cast<index_t>(engine_.requests().size());
+  return true;
+}
+
 bool Server::step() {
   if (engine_.requests().empty()) return false;
+  if (skipped_at_ > 0 && skipped_at_ == steps_) cause(kSkips);
   const std::size_t graphs = engine_.num_graphs();
   engine_.step(source(), nullptr);
   if (engine_.num_graphs() > graphs) cause(kCaptures);

@@ -15,7 +15,9 @@ struct ServerConfig {
   bool starts_together = false;  // no step before all prompts are there
   index_t park_every = 0;        // as Arrivals has it
   index_t sample_steps = 64;
-  double seconds = 0;  // the run is cut off then; 0: no limit
+  double seconds = 0;      // the run is cut off then; 0: no limit
+  index_t skip_after = 0;  // steps; then `skipped` tokens of every request are filled in
+  index_t skipped = 0;
 };
 
 /// A loop in which requests arrive, are admitted or wait, have their prompt, are warmed, take part,
@@ -54,6 +56,7 @@ class Server {
     double exposed_us = 0, floor_us = 0;
   };
 
+  void make_replay();
   void leave();
   void admit();
   bool add_prompt();
@@ -61,6 +64,7 @@ class Server {
   void join_and_warm();
   void empty_and_park();
   void resume();
+  bool skip();
   bool step();
   void wait_for_change();
   // Notes:
@@ -92,6 +96,8 @@ class Server {
   Turn turn_;
   index_t number_ = 0;  // of the turn
   index_t steps_ = 0;
+  index_t skips_left_ = 0;      // tokens
+  index_t skipped_at_ = 0;      // step
   bool has_started_ = false;    // all prompts that steps wait for are there
   std::vector<Before> before_;  // [max_requests] needs after the turn before
   index_t host_total_ = 0;

@@ -89,9 +89,9 @@ void Server::send_stamps() {
   double seconds = 0;
   index_t tokens = 0;
   for (const TurnTime& time : times) {
-    timeline_.prompt_seconds += time.prompt_ms * 1e-3;
+    if (time.turn.has_prompt) timeline_.prompt_seconds += time.before_ms * 1e-3;
     if (!time.turn.has_step) continue;
-    timeline_.steps.push_back({time.step_ms, time.turn.causes});
+    timeline_.steps.push_back({time.step_ms, time.turn.causes, time.turn.tokens});
     step_ms.push_back(time.step_ms);
     seconds += time.step_ms * 1e-3;
     tokens += time.turn.tokens;

@@ -9,10 +9,10 @@
 
 namespace spectx::bench {
 
-/// What the device was given between two turns of a loop: the chunk of a prompt, or a step, or
-/// both.
+/// What the device was given between two turns of a loop: the chunk of a prompt or tokens that are
+/// filled in, and a step.
 struct Turn {
-  bool has_prompt = false, has_step = false;
+  bool has_prompt = false, has_skip = false, has_step = false;
   bool is_after_pause = false;  // the device had nothing to do before
   unsigned causes = 0;
   index_t tokens = 0;  // that the step made
@@ -21,9 +21,9 @@ struct Turn {
 /// What it took, by the device's clock.
 struct TurnTime {
   Turn turn;
-  double prompt_ms = 0;
-  double step_ms = 0;  // from the end of the step before if there was one; the prompt's not
-  double end_s = 0;    // since the first stamp
+  double before_ms = 0;  // the prompt or what is filled in
+  double step_ms = 0;    // from the end of the step before if there was one, less before_ms
+  double end_s = 0;      // since the first stamp
 };
 
 /// Stamps of a loop's turns, read a stretch later so that nobody waits. Not thread-safe.
@@ -36,7 +36,7 @@ class StepStamps {
         host_(backend.memories().host, 2 * bytes()),
         sent_{backend.make_event(), backend.make_event()} {}
 
-  /// Before a turn's work, between prompt and step, and after the step.
+  /// Before a turn's work, before its step, and after that.
   void begin(StreamView stream) { mark(0, stream); }
   void middle(StreamView stream) { mark(1, stream); }
   void end(StreamView stream) { mark(2, stream); }
@@ -69,13 +69,14 @@ class StepStamps {
     while (!backend_.is_done(sent_[half_])) std::this_thread::yield();
     const auto* stamp = reinterpret_cast<const std::uint64_t*>(host_.data() + half_ * at(bytes()));
     for (const Turn& turn : turns_[half_]) {
-      const std::array<std::uint64_t, 3> t = {stamp[0], turn.has_prompt ? stamp[1] : stamp[0],
-                                              turn.has_step ? stamp[2] : stamp[1]};
+      const std::array<std::uint64_t, 3> t = {
+          stamp[0], turn.has_prompt || turn.has_skip ? stamp[1] : stamp[0],
+          turn.has_step ? stamp[2] : stamp[1]};
       if (first_ == 0) first_ = t[0];
-      const double prompt = ms(t[0], t[1]);
+      const double before = ms(t[0], t[1]);
       const bool is_first = end_ == 0 || turn.is_after_pause;
-      const double step = turn.has_step ? ms(is_first ? t[0] : end_, t[2]) - prompt : 0;
-      times.push_back({turn, prompt, step, ms(first_, t[2]) * 1e-3});
+      const double step = turn.has_step ? ms(is_first ? t[0] : end_, t[2]) - before : 0;
+      times.push_back({turn, before, step, ms(first_, t[2]) * 1e-3});
       end_ = turn.has_step ? t[2] : 0;
       stamp += kMarks;
     }

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 
 #include "bench/record_json.hpp"
 
@@ -66,11 +65,34 @@ Json memory_json(const MemoryFigures& m) {
 Json disturbances_json(const std::vector<StepTime>& steps) {
   Json all = Json::array();
   for (const Disturbance& d : disturbances(steps)) {
-    all.push_back({{"cause", d.cause == 0 ? "none" : cause_name(std::countr_zero(d.cause))},
+    all.push_back({{"cause", causes_text(d.cause)},
                    {"steps", d.steps},
                    {"longer", d.longer},
                    {"worst_ratio", d.worst},
                    {"at_step", d.at}});
+  }
+  return all;
+}
+
+/// The steps that were longest beside their neighbours.
+Json worst_json(const std::vector<StepTime>& steps) {
+  constexpr std::size_t kMost = 24;
+  const std::vector<double> usual = neighbours_ms(steps);
+  std::vector<std::size_t> order;
+  for (std::size_t n = 0; n < steps.size(); ++n) {
+    if (usual[n] > 0) order.push_back(n);
+  }
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return steps[a].ms * usual[b] > steps[b].ms * usual[a];
+  });
+  order.resize(std::min(order.size(), kMost));
+  Json all = Json::array();
+  for (const std::size_t n : order) {
+    all.push_back({{"step", n},
+                   {"ms", steps[n].ms},
+                   {"neighbours_ms", usual[n]},
+                   {"requests", steps[n].requests},
+                   {"beside", causes_text(steps[n].causes)}});
   }
   return all;
 }
@@ -83,6 +105,7 @@ Json timeline_json(const Timeline& t) {
                   {"visits", t.visits},
                   {"prompt_tokens", t.prompt_tokens},
                   {"output_tokens", t.output_tokens},
+                  {"skipped_tokens", t.skipped_tokens},
                   {"longest", t.longest},
                   {"most_at_once", t.most_at_once},
                   {"refused", t.refused},
@@ -103,7 +126,8 @@ Json timeline_json(const Timeline& t) {
                   {"graphs", t.graphs},
                   {"saw_nan", t.saw_nan},
                   {"memory", memory_json(t.memory)},
-                  {"disturbances", disturbances_json(t.steps)}});
+                  {"disturbances", disturbances_json(t.steps)},
+                  {"worst_steps", worst_json(t.steps)}});
   Json samples = Json::object();
   for (const Column& column : kColumns) {
     Json& values = samples[column.name] = Json::array();
@@ -118,14 +142,6 @@ std::string line(const char* name, const std::string& value) {
 }
 
 }  // namespace
-
-const char* cause_name(int bit) noexcept {
-  constexpr std::array<const char*, kNumCauses> kNames = {
-      "a move starts", "a move ends",      "a move is under way", "a request joins",
-      "one leaves",    "a prompt's chunk", "a request warms",     "one is parked",
-      "one resumes",   "a graph is made",  "the host tier grows"};
-  return kNames[static_cast<std::size_t>(bit)];
-}
 
 void write_json(const Machine& machine, const std::vector<Timeline>& all, std::ostream& out) {
   Json timelines = Json::array();
@@ -164,6 +180,10 @@ std::string markdown(const Timeline& t) {
   text += line("step p50, p99, longest, ms", printed("%.2f", percentile(times, 0.5)) + ", " +
                                                  printed("%.2f", percentile(times, 0.99)) + ", " +
                                                  printed("%.2f", percentile(times, 1)));
+  if (t.skipped_tokens > 0) {
+    text += line("tokens made in steps, filled in with random rows",
+                 std::to_string(t.output_tokens) + ", " + std::to_string(t.skipped_tokens));
+  }
   text += line("groups moved, requests parked, not admitted at once, refused",
                std::to_string(t.moves) + ", " + std::to_string(t.parks) + ", " +
                    std::to_string(t.waited) + ", " + std::to_string(t.refused));
@@ -181,9 +201,9 @@ std::string markdown(const Timeline& t) {
       "\n| beside a step | steps | 1.2 x their neighbours or longer | worst ratio | at step "
       "|\n|---|---|---|---|---|\n";
   for (const Disturbance& d : disturbances(t.steps)) {
-    text += std::string("| ") + (d.cause == 0 ? "nothing" : cause_name(std::countr_zero(d.cause))) +
-            " | " + std::to_string(d.steps) + " | " + std::to_string(d.longer) + " | " +
-            printed("%.2f", d.worst) + " | " + std::to_string(d.at) + " |\n";
+    text += "| " + causes_text(d.cause) + " | " + std::to_string(d.steps) + " | " +
+            std::to_string(d.longer) + " | " + printed("%.2f", d.worst) + " | " +
+            std::to_string(d.at) + " |\n";
   }
   return text;
 }

@@ -11,25 +11,27 @@ namespace spectx::bench {
 
 /// What happened in or beside a step, as bits.
 enum Cause : unsigned {
-  kMoveStarts = 1,   // groups set out for the other tier
-  kMoveEnds = 2,     // and have arrived
-  kMoving = 4,       // some are on their way
-  kJoins = 8,        // a request takes part for the first time
-  kLeaves = 16,      // one has left
-  kPrompt = 32,      // a chunk of a prompt ran before; its time is not the step's
-  kWarms = 64,       // rows of a request's first selection are on their way
-  kParks = 128,      // a request went to the host, its groups one by one before
-  kResumes = 256,    // and came back
-  kCaptures = 512,   // a graph was captured
-  kHostGrows = 1024  // the host tier has grown
+  kMoveStarts = 1,    // groups set out for the other tier
+  kMoveEnds = 2,      // and have arrived
+  kMoving = 4,        // some are on their way
+  kJoins = 8,         // a request takes part for the first time
+  kLeaves = 16,       // one has left
+  kPrompt = 32,       // a chunk of a prompt ran before; its time is not the step's
+  kWarms = 64,        // rows of a request's first selection are on their way
+  kParks = 128,       // a request went to the host, its groups one by one before
+  kResumes = 256,     // and came back
+  kCaptures = 512,    // a graph was captured
+  kHostGrows = 1024,  // the host tier has grown
+  kSkips = 2048       // tokens were filled in before
 };
-inline constexpr int kNumCauses = 11;
+inline constexpr int kNumCauses = 12;
 const char* cause_name(int bit) noexcept;
 
 /// One step of all requests that take part, on the device's clock, from the end of the step before.
 struct StepTime {
   double ms = 0;
   unsigned causes = 0;
+  index_t requests = 1;
 };
 
 /// Where things were at the end of a stretch of steps, and what these steps took.
@@ -74,6 +76,7 @@ struct Timeline {
   std::string kind;  // "run" or "arrivals"
   std::string error;
   index_t visits = 0, prompt_tokens = 0, output_tokens = 0;
+  index_t skipped_tokens = 0;  // filled in with random rows, in no other figure
   index_t longest = 0;
   double prompt_seconds = 0;  // of the device, all prompts
   double step_seconds = 0;    // and all steps
@@ -107,10 +110,13 @@ struct Disturbance {
   index_t at = 0;      // that step
 };
 
-/// A step's neighbours are the eight steps without a cause nearest to it on either side; it is
-/// compared with the longer of their medians. A step with several causes counts for each. First
-/// that without a cause.
+/// Times of a step's neighbours, the longer of two medians: of the eight steps without a cause
+/// nearest to it on either side. [steps], 0 where there is none.
+std::vector<double> neighbours_ms(const std::vector<StepTime>& steps);
+/// A step with several causes counts for each. First that without a cause.
 std::vector<Disturbance> disturbances(const std::vector<StepTime>& steps);
+/// Causes by name, for a reader.
+std::string causes_text(unsigned causes);
 
 void write_json(const Machine& machine, const std::vector<Timeline>& all, std::ostream& out);
 /// One line a sample.

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// How an Engine's requests get their rows, and its graphs.
+#include <algorithm>
+
+#include "bench/engine.hpp"
+
+namespace spectx::bench {
+
+void Engine::add_chunk(RequestId request, index_t count, bool computes) {
+  place();
+  const BatchItem item{.request = request,
+                       .tokens = std::span(tokens_).first(static_cast<std::size_t>(count)),
+                       .is_dense = true};
+  const Batch& batch = pool_.schedule({&item, 1}, stream_);
+  Selection everything;
+  if (head_) everything = head_->select(batch, stream_);
+  append_rows(batch, everything, computes);
+}
+
+void Engine::fill_in(index_t count, SelectionSource* source) {
+  place();
+  const Batch& batch = schedule(requests_, count);
+  Selection selection;
+  if (head_) selection = head_->select(batch, stream_);
+  if (source != nullptr && batch.needs_selection) {
+    source->stage(batch, stream_);
+    source->write(batch, selection, stream_);
+  }
+  append_rows(batch, selection, /*computes=*/false);
+}
+
+/// A step without logits; without `computes` its rows are random and nothing is attended to.
+void Engine::append_rows(const Batch& batch, const Selection& selection, bool computes) {
+  const llama::LlamaConfig& m = weights_.config();
+  const llama::LlamaDecoder::Qkv random{
+      .q = {},
+      .k = split_heads(rows(random_k_, 0, batch.num_rows), m.kv_heads, m.k_dim),
+      .v = split_heads(rows(random_v_, 0, batch.num_rows), m.kv_heads, m.v_dim)};
+  pipeline_.begin_step(batch, selection, stream_);
+  decoder_.embed(batch, stream_);
+  for (index_t layer = 0; layer < m.layers; ++layer) {
+    if (head_) head_->observe(layer, batch, decoder_.hidden(), stream_);
+    const auto [q, k, v] = computes ? decoder_.qkv(layer, batch, stream_) : random;
+    const KVView view = pipeline_.append(layer, k, v, stream_);
+    if (!computes || layer + 1 == m.layers) continue;
+    backend_.attend({.q = q, .kv = view, .batch = &batch, .out = decoder_.attention_out()},
+                    stream_);
+    decoder_.finish(layer, stream_);
+  }
+  pipeline_.end_step(stream_);
+}
+
+void Engine::make_graphs(SelectionSource* source) {
+  if (!config_.captures) return;
+  const index_t context = std::min(config_.max_length - 2, config_.selection.budget);
+  const index_t steps = 2 * config_.max_requests + 4;
+  const index_t length = std::min(config_.max_length, context + steps);
+  while (static_cast<index_t>(requests_.size()) < config_.max_requests &&
+         planner_.admit(pool_.needs(), length) == Admission::now) {
+    const RequestId request = reserve(length);
+    for (index_t done = 0; done < context; done += config_.chunk_rows) {
+      add_chunk(request, std::min(config_.chunk_rows, context - done), /*computes=*/false);
+    }
+    join(request);
+  }
+  synchronize();
+  warm(requests_, source);
+  pipeline_.wait_ready();
+  std::vector<RequestId> all = requests_;
+  for (step(source, nullptr); !requests_.empty(); requests_.pop_back()) {
+    if (pool_.length(requests_.front()) < length) step(source, nullptr);
+    synchronize();
+  }
+  for (const RequestId request : all) close(request);
+  synchronize();
+}
+
+bool Engine::make_room() {
+  constexpr int kMostTries = 64;
+  for (int n = 0; n < kMostTries; ++n) {
+    if (planner_.admit(pool_.needs(), config_.max_length) == Admission::now) return true;
+    place();
+    synchronize();
+    pipeline_.wait_ready();
+  }
+  return false;
+}
+
+RequestId Engine::open(index_t context, bool computes) {
+  const RequestId request = reserve(config_.max_length);
+  for (index_t done = 0; done < context;) {
+    const index_t count = std::min(config_.chunk_rows, context - done);
+    add_chunk(request, count, computes);
+    done += count;
+    synchronize();  // the host must not run ahead of the device without bound
+  }
+  join(request);
+  return request;
+}
+
+}  // namespace spectx::bench
