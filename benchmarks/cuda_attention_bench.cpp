@@ -187,7 +187,7 @@ BENCHMARK(attend_all)
 BENCHMARK(attend_slots)
     ->Name("attend_slots/cuda/bf16")
     ->ArgNames({"requests", "budget"})
-    ->ArgsProduct({{1, 4, 16, 32, 64}, {2048}})
+    ->ArgsProduct({{1, 4, 16, 28, 32, 40, 64}, {2048}})
     ->UseManualTime();
 BENCHMARK(score)
     ->Name("score/cuda/bf16")

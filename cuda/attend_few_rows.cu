@@ -6,13 +6,15 @@
 // query_heads * (v_dim + 2) * 8 bytes a split.
 //
 // The ranks that a row sees are cut into at most kMostSplits splits, each the same multiple of a
-// tile: a function of their number alone. Within a split a warp takes every fourth chunk;
-// warps and splits are combined in ascending order, by the last block of a row and head to end. So
-// a result depends on the rows that it sees and on nothing else.
+// tile: a function of their number alone. A block walks a split tile by tile, and splits are folded
+// in ascending order: by the block that has them all, or from memory by the last block of a row and
+// head to end. So a result depends on the rows that it sees and on nothing else.
 #include <cmath>
 
 #include "attend.hpp"
 #include "attend_partials.cuh"
+#include "device/block.cuh"
+#include "launch_early.cuh"
 
 namespace spectx::cu {
 namespace {
@@ -21,6 +23,8 @@ using namespace attend;
 
 constexpr index_t kMostPartialBytes = index_t{64} << 20;  // of a launch: it takes as many rows
 constexpr float kLog2E = 1.4426950408889634F;
+template <int kDim>
+constexpr int kBlocks = kDim > 128 ? 2 : 3;  // that share a multiprocessor: of shared memory
 
 /// The lane's part of the queries; zeros for those that are not there.
 template <class T, int kDim>
@@ -41,107 +45,124 @@ __device__ void load_queries(const Params& p, const Place& place,
   }
 }
 
-/// The ranks of a block: some splits, a tile at a time.
+/// Where a block is among its splits, a tile at a time.
 struct Cursor {
   std::int32_t split, first, end;
 
-  __device__ Cursor(const Splits& all, std::int32_t at)
-      : split(at), first(at * all.ranks), end(min(first + all.ranks, all.visible)) {}
-  __device__ Cursor next(const Splits& all, std::int32_t step, std::int32_t blocks) const {
-    if (first + step >= end) return {all, split + blocks};
-    Cursor next = *this;
-    next.first += step;
-    return next;
+  __device__ Cursor(const Splits& all, std::int32_t at) : split(at), first(0), end(0) {
+    if (is_past(all)) return;
+    first = at * all.ranks;
+    end = all.visible - first < all.ranks ? all.visible : first + all.ranks;
+  }
+  __device__ bool is_past(const Splits& all) const { return split >= all.count; }
+  __device__ int count() const { return min(end - first, kTileRanks); }
+  __device__ void advance(const Splits& all, std::int32_t blocks) {
+    first += kTileRanks;
+    if (first >= end) *this = Cursor(all, split + blocks);
   }
 };
 
-/// A warp's part of a tile.
+/// A block's tiles on their way to shared memory: of one the address of the lane's row, of the one
+/// after it the place are known, or on their way too.
 template <class T, int kDim>
-struct WarpTiles {
-  static constexpr int kStages = Chunk<T, kDim>::kStages;
-  T* memory;
+struct Loader {
+  const KVRows& kv;
+  const Splits& all;
+  std::int32_t blocks;
   index_t v_offset;
+  Cursor next, after;
+  KVRows::Address address;
+  std::uint32_t place;
 
-  __device__ Chunk<T, kDim> chunk(int stage) const {
-    return {memory + (device::warp_index() * kStages + stage) * Chunk<T, kDim>::kElements};
+  __device__ Loader(const KVRows& rows, const Splits& splits, const Cursor& first,
+                    std::int32_t step, index_t to_v)
+      : kv(rows), all(splits), blocks(step), v_offset(to_v), next(first), after(first) {
+    place = find(next);
+    advance();
   }
-  __device__ std::int32_t rank(const Cursor& tile, int stage) const {
-    return tile.first + (stage * kBlockWarps + device::warp_index()) * kChunkRanks;
+  __device__ std::uint32_t find(const Cursor& tile) const {
+    const int own = device::warp_index() * kChunkRanks + device::lane_index() % kChunkRanks;
+    return kv.place(min(tile.first + own, all.visible - 1));
   }
-  /// Of the lane's rank: each half of a warp has those of a stage.
-  __device__ const std::byte* address(const KVRows& kv, const Splits& all,
-                                      const Cursor& tile) const {
-    const int lane = device::lane_index();
-    const std::int32_t own = rank(tile, lane / kChunkRanks % kStages) + lane % kChunkRanks;
-    return tile.split < all.count ? kv.address(min(own, tile.end - 1)) : nullptr;
+  __device__ void advance() {
+    next = after;
+    address = kv.locate(place);
+    after.advance(all, blocks);
+    place = find(after);
   }
   /// A group of copies, be it empty.
-  __device__ void start_load(const Splits& all, const Cursor& tile, int stage,
-                             const std::byte* row) const {
-    const std::int32_t count = tile.end - rank(tile, stage);
-    if (tile.split < all.count && count > 0) {
-      chunk(stage).start_load(row, stage * kChunkRanks, count, v_offset);
-    }
+  __device__ void load(const Tile<T, kDim>& to) {
+    const int count = next.count() - device::warp_index() * kChunkRanks;
+    if (!next.is_past(all) && count > 0) to.start_load(address.row(), count, v_offset);
     device::end_copy_group();
+    advance();
   }
 };
 
-/// A block's splits. The next tile is on its way while one is computed, the addresses of the one
-/// after it too.
-template <class T, int kDim>
+/// A block's splits: folded into `total` if they are all, else each a partial.
+template <class T, int kDim, int kStages>
 __device__ void attend_splits(const Params& p, const Place& place, const KVRows& kv,
-                              const Splits& all, std::int32_t blocks, std::byte* memory) {
-  constexpr int kStages = Chunk<T, kDim>::kStages;
-  constexpr int kStep = Chunk<T, kDim>::kTileRanks;
-  const WarpTiles<T, kDim> tiles{reinterpret_cast<T*>(memory), p.kv.v_offset};
-  const BlockSum<kDim> sum{reinterpret_cast<float*>(
-      memory + kBlockWarps * kStages * Chunk<T, kDim>::kElements * sizeof(T))};
+                              const Splits& all, std::int32_t blocks, T* memory,
+                              State<T, kDim>& total) {
+  using Tile = attend::Tile<T, kDim>;
+  float* const scores = reinterpret_cast<float*>(memory + kStages * Tile::kElements);
   Cursor now(all, static_cast<std::int32_t>(blockIdx.x));
-  Cursor next = now.next(all, kStep, blocks);
-  const std::byte* row = tiles.address(kv, all, now);
-  const std::byte* next_row = tiles.address(kv, all, next);
+  if (now.is_past(all)) return;
+  Loader<T, kDim> loader(kv, all, now, blocks, p.kv.v_offset);
+  constexpr int kAhead = kStages > 1 ? kStages - 1 : 1;  // tiles that are on their way
 #pragma unroll
-  for (int stage = 0; stage < kStages; ++stage) tiles.start_load(all, now, stage, row);
+  for (int i = 0; i < kAhead; ++i) loader.load({memory + i * Tile::kElements});
   device::MmaRight q[kDim / 16];
   load_queries<T, kDim>(p, place, q);
-  WarpState<T, kDim> state;
+  State<T, kDim> state;
   state.clear();
-  while (now.split < all.count) {
-    const Cursor after = next.next(all, kStep, blocks);
-    row = tiles.address(kv, all, after);
-#pragma unroll
-    for (int stage = 0; stage < kStages; ++stage) {
-      device::wait_copy_groups<kStages - 1>();
-      __syncwarp();
-      const std::int32_t count = now.end - tiles.rank(now, stage);
-      if (count > 0) state.add(tiles.chunk(stage), q, p.scale_log2, count);
-      __syncwarp();
-      tiles.start_load(all, next, stage, next_row);
+  for (int stage = 0; !now.is_past(all); stage = (stage + 1) % kStages) {
+    const Tile tile{memory + stage * Tile::kElements};
+    device::wait_copy_groups<kAhead - 1>();
+    __syncthreads();  // the tile is there, the one before it has been used
+    if (kStages > 1) loader.load({memory + (stage + kAhead) % kStages * Tile::kElements});
+    const int count = now.count();
+    multiply_keys<T, kDim>(tile, q, p.scale_log2, count, scores);
+    __syncthreads();
+    state.add(tile, scores, count);
+    if (kStages == 1) {
+      __syncthreads();
+      loader.load(tile);
     }
-    if (next.split != now.split) {
-      sum.add(state, place.queries);
-      sum.write_partial(p, place, now.split);
-      state.clear();
+    const std::int32_t split = now.split;
+    now.advance(all, blocks);
+    if (now.split == split) continue;
+    state.add_up();
+    if (blocks == 1) {
+      total.fold(state);
+    } else {
+      write_partial(p, place, split, state);
     }
-    now = next;
-    next = after;
-    next_row = row;
+    state.clear();
   }
 }
 
 // One block some splits of a batch row and KV head, for up to kQueries query heads.
-template <class T, int kDim>
-__global__ void __launch_bounds__(kBlockThreads, (Chunk<T, kDim>::kBlocks))
+template <class T, int kDim, int kStages>
+__global__ void __launch_bounds__(kBlockThreads, (kBlocks<kDim>))
     attend_few_rows_kernel(const __grid_constant__ Params p) {
   extern __shared__ __align__(16) std::byte memory[];
   __shared__ bool is_last;
+  device::wait_for_kernel_ahead();
   const Place place(p);
   if (p.batch.row_begin[place.item + 1] - p.batch.row_begin[place.item] > p.most_rows) return;
   const KVRows kv(p.kv, place.item, p.batch.request[place.item], place.head);
-  const Splits all(kv.visible(p.batch.position[place.batch_row]), Chunk<T, kDim>::kTileRanks);
+  const Splits all(kv.visible(p.batch.position[place.batch_row]));
   const auto blocks = min(gridDim.x, static_cast<unsigned>(max(all.count, 1)));
   if (blockIdx.x >= blocks) return;
-  attend_splits<T, kDim>(p, place, kv, all, static_cast<std::int32_t>(blocks), memory);
+  State<T, kDim> total;
+  total.clear();
+  attend_splits<T, kDim, kStages>(p, place, kv, all, static_cast<std::int32_t>(blocks),
+                                  reinterpret_cast<T*>(memory), total);
+  if (blocks == 1) {
+    if (blockIdx.x == 0) write_out(p, place, all.count, total);
+    return;
+  }
   __syncthreads();
   if (threadIdx.x == 0) {
     std::uint32_t* const done = p.done + blockIdx.z * gridDim.y + blockIdx.y;
@@ -150,33 +171,51 @@ __global__ void __launch_bounds__(kBlockThreads, (Chunk<T, kDim>::kBlocks))
     __threadfence();
   }
   __syncthreads();
-  if (!is_last) return;
-  float* const shares = reinterpret_cast<float*>(memory);
-  combine<T, kDim>(p, place, all.count, shares, shares + kQueries * kMostSplits);
+  if (is_last) combine<T, kDim>(p, place, all.count, reinterpret_cast<Step*>(memory));
+}
+
+/// Splits of the longest row of the batch, as far as the host knows.
+index_t most_splits(const AttendArgs& a, const Launch& on) {
+  bool is_sparse = a.kv.counts != nullptr;
+  index_t longest = 1;
+  for (const ScheduledItem& item : a.batch->items) {
+    is_sparse = is_sparse && item.selects;
+    longest = std::max(longest, item.first + item.rows);
+  }
+  // A captured step is replayed while lengths grow.
+  const index_t ranks = is_sparse ? a.kv.max_budget : longest;
+  if (!is_sparse && is_capturing(on.stream)) return kMostSplits;
+  return std::clamp(div_up(ranks, index_t{Splits::kStep}), index_t{1}, index_t{kMostSplits});
+}
+
+/// Blocks of a row and head, of which `room` run at once.
+index_t num_blocks(index_t pairs, index_t splits, index_t room, const Launch& on) {
+  constexpr index_t kFewSplits = 16;
+  constexpr index_t kUnevenBlocks = 8;  // of more pairs than room: for the last to end together
+  if (pairs > room) return std::min(kUnevenBlocks, splits);
+  // One block needs no partials, and as many as there are multiprocessors keep the memory busy.
+  if (splits <= kFewSplits && 10 * pairs >= 9 * index_t{on.multiprocessors}) return 1;
+  return div_up(splits, div_up(splits, std::min(room / pairs, splits)));
 }
 
 template <class T>
 void launch_rows(const AttendArgs& a, const Params& p, index_t rows, const Launch& on) {
   dispatch_value<64, 80, 96, 128, 256>(a.kv.k_dim, [&]<index_t kSize>() {
     constexpr int kDim = static_cast<int>(kSize);
-    using Tile = Chunk<T, kDim>;
-    constexpr int kBytes =
-        kBlockWarps * Tile::kStages * Tile::kElements * static_cast<int>(sizeof(T)) +
-        BlockSum<kDim>::kFloats * static_cast<int>(sizeof(float));
-    static_assert(kQueries * (kMostSplits + 1) * static_cast<int>(sizeof(float)) <= kBytes);
-    const auto kernel = attend_few_rows_kernel<T, kDim>;
-    // Blocks that run at once; of more pairs than that some, for the last to end together.
-    constexpr index_t kUnevenBlocks = 8;
+    constexpr int kStages = kDim > 128 ? 1 : 2;
+    constexpr int kBytes = kStages * Tile<T, kDim>::kElements * static_cast<int>(sizeof(T)) +
+                           kQueries * kScoreStride * static_cast<int>(sizeof(float));
+    static_assert(kQueries * kMostSplits * static_cast<int>(sizeof(Step)) <= kBytes);
+    static_assert(kBytes <= 98 << 10, "sm_86, sm_89 and sm_120 have 99 KiB");
+    const auto kernel = attend_few_rows_kernel<T, kDim, kStages>;
     const index_t pairs = a.kv.kv_heads * p.query_tiles * rows;
-    const index_t room = index_t{on.multiprocessors} * Tile::kBlocks;
-    const index_t blocks = pairs <= room ? room / pairs : kUnevenBlocks;
-    const dim3 grid(static_cast<unsigned>(std::min<index_t>(blocks, kMostSplits)),
+    const index_t room = index_t{on.multiprocessors} * kBlocks<kDim>;
+    const dim3 grid(static_cast<unsigned>(num_blocks(pairs, most_splits(a, on), room, on)),
                     static_cast<unsigned>(a.kv.kv_heads * p.query_tiles),
                     static_cast<unsigned>(rows));
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-    kernel<<<grid, kBlockThreads, kBytes, on.stream>>>(p);
+    launch_early(kernel, grid, kBlockThreads, kBytes, p, on);
   });
-  check(cudaGetLastError());
 }
 
 }  // namespace

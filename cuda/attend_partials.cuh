@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "attend_chunk.cuh"
+#include "attend_tile.cuh"
 
-// How attend's warps and blocks put together what they found of a row.
+// How attend's blocks put together what they found of a row.
 namespace spectx::cu::attend {
 
-inline constexpr int kMostSplits = 60;  // 64 rows of 32 heads fit in kMostPartialBytes
+inline constexpr int kMostSplits = 48;  // of 8 KV heads: no more than 3 blocks a multiprocessor
 
 struct Params {
   Queries q;
@@ -24,12 +24,14 @@ struct Params {
 };
 
 struct Splits {
+  static constexpr std::int32_t kStep = 2 * kTileRanks;  // of ranks: a split is some of them
   std::int32_t visible, ranks, count;
 
-  /// Of a multiple of `step` ranks each.
-  __device__ Splits(std::int32_t visible_ranks, std::int32_t step) : visible(visible_ranks) {
-    ranks = max((visible + step * kMostSplits - 1) / (step * kMostSplits), 1) * step;
-    count = (visible + ranks - 1) / ranks;
+  __device__ explicit Splits(std::int32_t visible_ranks) : visible(visible_ranks) {
+    constexpr std::int32_t kMost = kStep * kMostSplits;
+    ranks = (visible / kMost + (visible % kMost == 0 ? 0 : 1)) * kStep;
+    ranks = max(ranks, kStep);
+    count = visible / ranks + (visible % ranks == 0 ? 0 : 1);
   }
 };
 
@@ -49,142 +51,113 @@ struct Place {
   __device__ index_t partial(const Params& p, int query, index_t split) const {
     return (row * p.query_heads + first_head + query) * kMostSplits + split;
   }
-};
-
-/// What the warps of a block add up, in shared memory.
-template <int kDim>
-struct BlockSum {
-  static constexpr int kStride = kDim + 4;  // the queries of a lane's neighbours in other banks
-  static constexpr int kFloats = kQueries * kStride + 2 * kBlockWarps * kQueries;
-  float* data;
-
-  __device__ float* sum(int query) const { return data + query * kStride; }
-  __device__ float* state(int warp, int query) const {
-    return data + kQueries * kStride + 2 * (warp * kQueries + query);
-  }
-  /// 2^0 is the largest product of the block.
-  __device__ float base(int query) const {
-    float largest = state(0, query)[0];
-#pragma unroll
-    for (int w = 1; w < kBlockWarps; ++w) largest = fmaxf(largest, state(w, query)[0]);
-    return largest == -INFINITY ? 0.0F : largest;
-  }
-  __device__ float share(int warp, int query) const {
-    return device::exp2_fast(state(warp, query)[0] - base(query));
-  }
-  /// The warps in ascending order.
   template <class T>
-  __device__ void add(const WarpState<T, kDim>& from, int queries) const {
-    const int lane = device::lane_index();
-    const int warp = device::warp_index();
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      float weight = from.weight[j];
-#pragma unroll
-      for (int step = 4; step < device::kWarpSize; step *= 2) {
-        weight += __shfl_xor_sync(device::kAllLanes, weight, step);
-      }
-      if (lane / 4 == 0) {
-        state(warp, lane * 2 + j)[0] = from.largest[j];
-        state(warp, lane * 2 + j)[1] = weight;
-      }
-    }
-    __syncthreads();
-    for (int w = 0; w < kBlockWarps; ++w) {
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int query = lane % 4 * 2 + j;
-        if (warp != w || query >= queries) continue;
-        const float own = share(warp, query);
-#pragma unroll
-        for (int i = 0; i < kDim / 8; ++i) {
-          float& to = sum(query)[i / 2 * 16 + i % 2 * 8 + lane / 4];
-          to = fmaf(own, from.sums[i / 2].value[i % 2 * 2 + j], w == 0 ? 0.0F : to);
-        }
-      }
-      __syncthreads();
-    }
-  }
-  __device__ void write_partial(const Params& p, const Place& place, index_t split) const {
-    constexpr int kVecs = kDim / 4;
-    for (int i = static_cast<int>(threadIdx.x); i < place.queries * kVecs; i += kBlockThreads) {
-      const int query = i / kVecs;
-      const int d = i % kVecs * 4;
-      const index_t to = place.partial(p, query, split);
-      *reinterpret_cast<float4*>(p.partial_v + to * kDim + d) =
-          *reinterpret_cast<const float4*>(sum(query) + d);
-      if (d != 0) continue;
-      float weight = 0;
-      for (int w = 0; w < kBlockWarps; ++w) {
-        weight = fmaf(share(w, query), state(w, query)[1], weight);
-      }
-      *reinterpret_cast<float2*>(p.partials + 2 * to) = {weight > 0 ? base(query) : -INFINITY,
-                                                         weight};
-    }
-    __syncthreads();
+  __device__ T* out(const Params& p, int query) const {
+    return reinterpret_cast<T*>(p.out) + batch_row * p.out_stride +
+           (first_head + query) * p.out_head_stride;
   }
 };
 
-/// The last block of a row and head: its splits in ascending order. `shares` [kQueries,
-/// kMostSplits], `weights` [kQueries].
 template <class T, int kDim>
-__device__ void combine(const Params& p, const Place& place, int splits, float* shares,
-                        float* weights) {
+__device__ void write_partial(const Params& p, const Place& place, index_t split,
+                              const State<T, kDim>& state) {
+  state.for_sums([&](int query, int d, float sum) {
+    if (query < place.queries) p.partial_v[place.partial(p, query, split) * kDim + d] = sum;
+  });
+  const int query = device::lane_index() / 4;
+  if (device::warp_index() != 0 || device::lane_index() % 4 != 0 || query >= place.queries) return;
+  reinterpret_cast<float2*>(p.partials)[place.partial(p, query, split)] = {state.largest,
+                                                                           state.weight};
+}
+
+/// What the folded splits of a row give; `splits` 0: zeros.
+template <class T, int kDim>
+__device__ void write_out(const Params& p, const Place& place, int splits,
+                          const State<T, kDim>& state) {
+  float weights[2];
+  state.share(state.weight, weights);
+  state.for_sums([&](int query, int d, float sum) {
+    if (query >= place.queries) return;
+    place.out<T>(p, query)[d] =
+        device::from_float<T>(splits == 0 ? 0.0F : sum / weights[query % 2]);
+  });
+}
+
+/// How a split is taken in: what was there times `factor`, its own times `share`.
+struct Step {
+  float factor, share, weight;
+};
+
+/// How the splits of each query are taken in; a warp takes a query.
+template <class T, int kDim>
+__device__ void make_steps(const Params& p, const Place& place, int splits, Step* steps) {
   for (int query = device::warp_index(); query < place.queries; query += kBlockWarps) {
     const auto* const partials =
         reinterpret_cast<const float2*>(p.partials) + place.partial(p, query, 0);
     constexpr int kMine = (kMostSplits + device::kWarpSize - 1) / device::kWarpSize;
     float2 mine[kMine];
-    float largest = -INFINITY;
 #pragma unroll
     for (int i = 0; i < kMine; ++i) {
       const int s = i * device::kWarpSize + device::lane_index();
       mine[i] = s < splits ? __ldcg(partials + s) : float2{-INFINITY, 0};
-      largest = fmaxf(largest, mine[i].x);
     }
-    largest = device::group_max(largest);
-    float weight = 0;
+    float before = -INFINITY;  // the largest of the splits before
 #pragma unroll
     for (int i = 0; i < kMine; ++i) {
+      float largest = device::prefix_max(mine[i].x);
+      float previous = __shfl_up_sync(device::kAllLanes, largest, 1);
+      previous = device::lane_index() == 0 ? before : fmaxf(before, previous);
+      largest = fmaxf(before, largest);
+      before = __shfl_sync(device::kAllLanes, largest, device::kWarpSize - 1);
       const int s = i * device::kWarpSize + device::lane_index();
-      const float share = s < splits ? device::exp2_fast(mine[i].x - largest) : 0.0F;
-      if (s < splits) shares[query * kMostSplits + s] = share;
-      weight = fmaf(share, mine[i].y, weight);
-    }
-    weight = device::group_sum(weight);
-    if (device::lane_index() == 0) weights[query] = weight;
-  }
-  __syncthreads();
-  constexpr int kVecs = kDim / 4;
-  for (int i = static_cast<int>(threadIdx.x); i < place.queries * kVecs; i += kBlockThreads) {
-    const int query = i / kVecs;
-    const int d = i % kVecs * 4;
-    const auto* const from =
-        reinterpret_cast<const float4*>(p.partial_v + place.partial(p, query, 0) * kDim + d);
-    constexpr int kBatch = 16;  // loads that are in flight
-    float value[4] = {0, 0, 0, 0};
-    for (int first = 0; first < splits; first += kBatch) {
-      float4 own[kBatch];
-#pragma unroll
-      for (int n = 0; n < kBatch; ++n) {
-        own[n] = first + n < splits ? __ldcg(from + (first + n) * kVecs) : float4{0, 0, 0, 0};
+      const float base = State<T, kDim>::base(largest);
+      if (s < splits) {
+        steps[query * kMostSplits + s] = {device::exp2_fast(previous - base),
+                                          device::exp2_fast(mine[i].x - base), mine[i].y};
       }
+    }
+  }
+}
+
+/// The last block of a row and head folds its splits in ascending order. `steps` [kQueries,
+/// kMostSplits] shared.
+template <class T, int kDim>
+__device__ void combine(const Params& p, const Place& place, int splits, Step* steps) {
+  constexpr int kVecs = kDim / 4;
+  constexpr int kBatch = 16;  // loads that are in flight
+  float4 own[kBatch];
+  const auto load = [&](int i, int first) {
+    const auto* const from = reinterpret_cast<const float4*>(
+        p.partial_v + place.partial(p, i / kVecs, 0) * kDim + i % kVecs * 4);
+#pragma unroll
+    for (int n = 0; n < kBatch; ++n) {
+      own[n] = first + n < splits ? __ldcg(from + (first + n) * kVecs) : float4{0, 0, 0, 0};
+    }
+  };
+  const int mine = static_cast<int>(threadIdx.x);
+  if (mine < place.queries * kVecs) load(mine, 0);
+  make_steps<T, kDim>(p, place, splits, steps);
+  __syncthreads();
+  for (int i = mine; i < place.queries * kVecs; i += kBlockThreads) {
+    const int query = i / kVecs;
+    float value[4] = {0, 0, 0, 0};
+    float weight = 0;
+    for (int first = 0; first < splits; first += kBatch) {
+      if (i != mine || first > 0) load(i, first);
 #pragma unroll
       for (int n = 0; n < kBatch; ++n) {
         if (first + n >= splits) break;
-        const float share = shares[query * kMostSplits + first + n];
-        value[0] = fmaf(share, own[n].x, value[0]);
-        value[1] = fmaf(share, own[n].y, value[1]);
-        value[2] = fmaf(share, own[n].z, value[2]);
-        value[3] = fmaf(share, own[n].w, value[3]);
+        const Step step = steps[query * kMostSplits + first + n];
+        value[0] = __fmaf_rn(value[0], step.factor, __fmul_rn(own[n].x, step.share));
+        value[1] = __fmaf_rn(value[1], step.factor, __fmul_rn(own[n].y, step.share));
+        value[2] = __fmaf_rn(value[2], step.factor, __fmul_rn(own[n].z, step.share));
+        value[3] = __fmaf_rn(value[3], step.factor, __fmul_rn(own[n].w, step.share));
+        weight = __fmaf_rn(weight, step.factor, __fmul_rn(step.weight, step.share));
       }
     }
-    T* const out = reinterpret_cast<T*>(p.out) + place.batch_row * p.out_stride +
-                   (place.first_head + query) * p.out_head_stride + d;
+    T* const out = place.out<T>(p, query) + i % kVecs * 4;
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      out[e] = device::from_float<T>(splits == 0 ? 0.0F : value[e] / weights[query]);
-    }
+    for (int e = 0; e < 4; ++e) out[e] = device::from_float<T>(value[e] / weight);
   }
 }
 

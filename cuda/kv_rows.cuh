@@ -23,14 +23,16 @@ struct KVRows {
         places(nullptr),
         count(0) {
     const index_t at = item * kv.kv_heads + head;
-    const bool reads_all = kv.counts == nullptr || kv.counts[at] == kAllTokens;
+    // Both are read before either is used.
+    const std::int32_t own_count = kv.counts == nullptr ? kAllTokens : kv.counts[at];
     const bool is_on_device = is_resident(kv, request);
+    const bool reads_all = own_count == kAllTokens;
     const bool is_staged = reads_all && !is_on_device;
     pages =
         is_staged ? kv.staging + request * kv.staging_stride : kv.table + request * kv.table_stride;
     offset = (is_staged ? 0 : kv.layer_offset) + head * kv.head_stride;
     if (reads_all) return;
-    count = kv.counts[at];
+    count = own_count;
     ids = kv.ids + at * kv.max_budget;
     places = is_on_device ? ids : kv.slot_of_rank + at * kv.max_budget;
   }
@@ -61,11 +63,22 @@ struct KVRows {
     }
     return low;
   }
-  /// The K of a rank.
-  __device__ const std::byte* address(std::int32_t rank) const {
-    const std::uint32_t n = static_cast<std::uint32_t>(places == nullptr ? rank : places[rank]);
-    return pages[n / page_rows] + offset + static_cast<index_t>(n % page_rows) * row_stride;
+  /// The token or slot of a rank.
+  __device__ std::uint32_t place(std::int32_t rank) const {
+    return static_cast<std::uint32_t>(places == nullptr ? rank : places[rank]);
   }
+  /// Where the K of a place is.
+  struct Address {
+    const std::byte* page;
+    index_t offset;
+
+    __device__ const std::byte* row() const { return page + offset; }
+  };
+  __device__ Address locate(std::uint32_t n) const {
+    return {pages[n / page_rows], offset + static_cast<index_t>(n % page_rows) * row_stride};
+  }
+  /// The K of a rank.
+  __device__ const std::byte* address(std::int32_t rank) const { return locate(place(rank)).row(); }
 };
 
 /// Whether rows can be read 16 bytes at a time; page addresses are multiples of that if rows are.

@@ -25,6 +25,15 @@ __device__ inline float group_max(float x, int lanes = kWarpSize) {
   }
   return x;
 }
+/// The largest of the lanes up to this one, of the whole warp.
+__device__ inline float prefix_max(float x) {
+#pragma unroll
+  for (int step = 1; step < kWarpSize; step *= 2) {
+    const float before = __shfl_up_sync(kAllLanes, x, static_cast<unsigned>(step));
+    if (lane_index() >= step) x = fmaxf(x, before);
+  }
+  return x;
+}
 
 /// Lanes below this one for which `holds`, and how many there are in all.
 __device__ inline int rank_in_warp(bool holds, int& total) {
