@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // scores[n] = max over leads of reduce over the group of (q . k_n * scale - log_sum), where
 // log_sum = log(sum over n in [1, first] of exp(q . k_n * scale)).
-// Moves kv_heads * first * k_dim * row bytes once for a group of up to 8 query heads and one lead,
-// and writes and reads leads * query_heads * first floats of products: memory bound.
+// Moves kv_heads * first * k_dim * row bytes once for a group of up to 8 query heads and one lead:
+// memory bound. Writes and reads leads * query_heads * first floats of products, which stay in the
+// cache: a launch takes as few items, and its keys are the first to leave.
 //
 // Sums are over blocks of kScoreTokens, added up by one warp in a fixed order: their bits depend on
 // the item alone. The last block of an item and head to end does so.
@@ -14,7 +15,9 @@ namespace spectx::cu {
 namespace {
 
 constexpr int kReduceThreads = 256;
-constexpr index_t kMostProductBytes = index_t{128} << 20;  // of a launch: it takes as many items
+// Of a launch: it takes as many items.
+constexpr index_t kMostProductBytes = index_t{120} << 20;
+constexpr index_t kCachedBytes = index_t{24} << 20;  // products that stay in the cache
 
 /// {largest, sum of exp} of a block's products of one query; a warp takes it.
 __device__ inline void sum_block(const float* products, int begin, int count, float* to) {
@@ -139,22 +142,27 @@ __global__ void __launch_bounds__(kReduceThreads)
 }
 
 struct Portion {
-  index_t first_item, items, first_lead, leads, tokens;
+  index_t first_item, items, first_lead, leads;
+  index_t tokens, tokens_now;  // of the longest: that there is room for, that there are
 };
 
 /// Items from `first` on whose products fit; at least one.
 Portion next_portion(const Batch& batch, const Portion& before, index_t query_heads,
                      index_t captured_tokens) {
-  Portion p{before.first_item + before.items, 0, before.first_lead + before.leads, 0, 1};
+  Portion p{before.first_item + before.items, 0, before.first_lead + before.leads, 0, 1, 1};
   for (auto i = static_cast<std::size_t>(p.first_item); i < batch.items.size(); ++i) {
     const ScheduledItem& item = batch.items[i];
     const index_t leads = p.leads + (item.selects ? item.rows : std::min<index_t>(item.rows, 1));
     const index_t own = item.selects ? item.first + 1 : 1;
     const index_t tokens = std::max(p.tokens, captured_tokens > 0 ? captured_tokens : own);
-    const bool fits = leads * query_heads * tokens * index_t{sizeof(float)} <= kMostProductBytes;
+    const index_t tokens_now = std::max(p.tokens_now, own);
+    const index_t token_bytes = leads * query_heads * index_t{sizeof(float)};
+    const bool fits =
+        tokens * token_bytes <= kMostProductBytes && tokens_now * token_bytes <= kCachedBytes;
     if (p.items > 0 && !fits) break;
     p.leads = leads;
     p.tokens = tokens;
+    p.tokens_now = tokens_now;
     ++p.items;
   }
   return p;

@@ -107,8 +107,10 @@ void launch_multiply_halves(const ScoreArgs& args, const ScoreParams& p, index_t
 /// Blocks of an item and head: enough to fill the device. Each loops over tokens.
 inline unsigned score_blocks(const ScoreParams& p, index_t items, index_t per_multiprocessor,
                              const Launch& on) {
-  const index_t room = on.multiprocessors * per_multiprocessor / (items * p.keys.kv_heads);
-  return static_cast<unsigned>(std::clamp<index_t>(room, 1, p.blocks));
+  const index_t room =
+      std::max<index_t>(on.multiprocessors * per_multiprocessor / (items * p.keys.kv_heads), 1);
+  // As many rounds for each.
+  return static_cast<unsigned>(div_up(p.blocks, div_up(p.blocks, room)));
 }
 
 }  // namespace spectx::cu
