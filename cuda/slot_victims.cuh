@@ -11,7 +11,6 @@ inline constexpr int kThreads = 512;  // one block a KV head: its steps wait for
 inline constexpr int kWarps = kThreads / device::kWarpSize;
 inline constexpr int kRanks = 4;  // neighbours, of a thread at a time
 inline constexpr int kSlots = 8;
-inline constexpr int kBuckets = 2048;  // of tokens, one or two ids of a usual budget in each
 inline constexpr int kDigitBits = 8;
 inline constexpr int kDigits = 1 << kDigitBits;
 inline constexpr std::uint32_t kFree = ~0U;
@@ -23,6 +22,33 @@ struct Shared {
   std::uint32_t digit, wanted, longest;
 };
 
+/// The ids as bits in shared memory, if there is room for those of all tokens.
+struct TokenSet {
+  static constexpr int kTokens = 32;  // of a word
+  std::uint32_t* bits;                // null: no room
+  std::uint16_t* first;               // rank of the first id of a word; only of words with ids
+
+  __device__ void clear(std::int32_t tokens) const {
+    const std::int32_t words = bits == nullptr ? 0 : tokens / kTokens + 1;
+    for (auto word = static_cast<std::int32_t>(threadIdx.x); word < words; word += kThreads) {
+      bits[word] = 0;
+    }
+  }
+  __device__ void add(std::int32_t id, std::int32_t rank, std::int32_t id_before) const {
+    if (bits == nullptr) return;
+    atomicOr(&bits[id / kTokens], 1U << id % kTokens);
+    if (rank == 0 || id_before / kTokens != id / kTokens) {
+      first[id / kTokens] = static_cast<std::uint16_t>(rank);
+    }
+  }
+  /// The rank of a token, or -1.
+  __device__ std::int32_t rank(std::int32_t token) const {
+    const std::uint32_t word = bits[token / kTokens];
+    const std::uint32_t bit = 1U << token % kTokens;
+    return (word & bit) == 0 ? -1 : first[token / kTokens] + __popc(word & (bit - 1));
+  }
+};
+
 /// What one KV head of one item asks for.
 struct Task {
   SlotMap map;
@@ -31,7 +57,7 @@ struct Task {
   std::int32_t *slot_of_rank, *miss_ids, *miss_slots;
   std::int32_t *list, *other_list;  // [max_budget] shared; `list` holds the ids at first
   std::int32_t* places;             // [max_budget] shared: slot of a rank, -1 - j: the j-th missing
-  std::uint16_t* starts;            // [kBuckets + 1] shared: first rank of a bucket of tokens
+  TokenSet set;                     // of the ids
   std::uint32_t* kept;              // [slots] shared: steps since a slot was used; or null
 
   /// Steps since a slot was used; kFree, or 0: it may not be taken.

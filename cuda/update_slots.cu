@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every selected id gets a slot: the i-th missing one the i-th of (free slots ascending, then the
 // oldest by last_used, ties to the lower slot).
-// Reads the ids and the slots of an item and head once, and looks for the slots' tokens among the
-// ids: latency bound.
+// Reads ids and slots once, and looks for the slots' tokens among the ids: latency bound.
 #include "kernels.hpp"
 #include "slot_victims.cuh"
 
@@ -11,10 +10,8 @@ namespace {
 
 using namespace slots;
 
-constexpr index_t kMostBudget = 8192;  // 110 KiB of shared memory, which sm_86 and sm_89 lack
-constexpr index_t kMostSharedBytes = index_t{80} << 10;  // with the ages of all slots
-
-constexpr int kStarts = kBuckets + 2;  // an even number
+constexpr index_t kMostBudget = 8192;
+constexpr index_t kMostSharedBytes = index_t{80} << 10;  // sm_86, sm_89 and sm_120 have 99 KiB
 
 struct Params {
   BatchView batch;
@@ -22,7 +19,10 @@ struct Params {
   index_t max_budget;  // of the selection
   KVPoolView pool;
   StepLists lists;
-  std::int32_t kept_slots;  // slots whose keys are in shared memory: all or none
+  // What is in shared memory, as far as there is room: places of ranks, bits of tokens, ages of
+  // slots.
+  bool has_places;
+  std::int32_t words, kept_slots;  // all or none
   std::uint32_t* arrived;
 };
 
@@ -48,43 +48,30 @@ struct SlotTile {
   }
 };
 
-/// The ids into shared memory, and where those of a bucket of tokens begin.
-__device__ void load_ids(const Task& t, int bucket_shift) {
-  const auto thread = static_cast<std::int32_t>(threadIdx.x);
-  for (std::int32_t rank = thread; rank < t.count; rank += kThreads) {
-    t.list[rank] = t.ids[rank];
+/// The ids into shared memory.
+__device__ void load_ids(const Task& t) {
+  for (auto rank = static_cast<std::int32_t>(threadIdx.x); rank < t.count; rank += kThreads) {
+    const std::int32_t id = t.ids[rank];
+    t.list[rank] = id;
     t.places[rank] = -1;
-  }
-  __syncthreads();
-  for (std::int32_t bucket = thread; bucket <= kBuckets; bucket += kThreads) {
-    std::int32_t low = 0;
-    std::int32_t high = t.count;
-    while (low < high) {
-      const std::int32_t middle = (low + high) / 2;
-      if (t.list[middle] >> bucket_shift < bucket) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-    t.starts[bucket] = static_cast<std::uint16_t>(low);
+    t.set.add(id, rank, rank == 0 ? -1 : t.ids[rank - 1]);
   }
 }
 
 /// The rank of a token, or -1.
-__device__ inline std::int32_t rank_of(const Task& t, int bucket_shift, std::int32_t token) {
-  std::int32_t low = t.starts[token >> bucket_shift];
-  std::int32_t high = t.starts[(token >> bucket_shift) + 1];
+__device__ inline std::int32_t rank_of(const Task& t, std::int32_t token) {
+  if (t.set.bits != nullptr) return t.set.rank(token);
+  std::int32_t low = 0;
+  std::int32_t high = t.count;
   while (low < high) {
     const std::int32_t middle = (low + high) / 2;
-    if (t.list[middle] == token) return middle;
     if (t.list[middle] < token) {
       low = middle + 1;
     } else {
       high = middle;
     }
   }
-  return -1;
+  return low < t.count && t.list[low] == token ? low : -1;
 }
 
 /// Forgets the slots of tokens past the item's length, finds those of the ids and marks them used,
@@ -92,10 +79,7 @@ __device__ inline std::int32_t rank_of(const Task& t, int bucket_shift, std::int
 __device__ std::uint32_t find_slots(const Task& t, Shared& shared) {
   SlotTile tile;
   tile.load(t.map, 0);
-  int bucket_shift = 0;
-  while ((t.length - 1) >> bucket_shift >= kBuckets) ++bucket_shift;
-  load_ids(t, bucket_shift);
-  if (threadIdx.x == 0) shared.longest = 0;
+  load_ids(t);
   __syncthreads();
   std::uint32_t longest = 0;
   for (std::int32_t base = 0; base < t.map.slots; base += kThreads * kSlots) {
@@ -110,7 +94,7 @@ __device__ std::uint32_t find_slots(const Task& t, Shared& shared) {
         t.map.slot_of_token[token] = -1;
         t.map.token_of_slot[slot] = -1;
       } else if (token >= 0) {
-        const std::int32_t rank = rank_of(t, bucket_shift, token);
+        const std::int32_t rank = rank_of(t, token);
         if (rank >= 0) {
           t.places[rank] = slot;
           t.map.last_used[slot] = t.step;
@@ -206,10 +190,26 @@ __device__ std::int32_t update_head(Task& t, Shared& shared, std::int32_t& hits)
   return min(all.missing - all.own, found);
 }
 
+/// The part of a block's shared memory after its lists.
+struct SharedLists {
+  std::int32_t *list, *other_list, *places;
+  std::uint32_t *bits, *kept;
+  std::uint16_t* first;
+
+  __device__ SharedLists(const Params& p, std::int32_t* memory) {
+    list = memory;
+    other_list = list + p.max_budget;
+    places = other_list + p.max_budget;
+    bits = reinterpret_cast<std::uint32_t*>(places + (p.has_places ? p.max_budget : 0));
+    kept = bits + p.words + p.words / 2;
+    first = reinterpret_cast<std::uint16_t*>(bits + p.words);
+  }
+};
+
 // One block an item and KV head; the last to end ticks the clock.
 __global__ void __launch_bounds__(kThreads, 2)
     update_slots_kernel(const __grid_constant__ Params p) {
-  extern __shared__ std::int32_t memory[];  // three lists [max_budget], starts, kept ages
+  extern __shared__ std::int32_t memory[];
   __shared__ Shared shared;
   const KVPoolView& pool = p.pool;
   const index_t item = blockIdx.x / pool.kv_heads;
@@ -218,29 +218,38 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (item < p.batch.items) {
     std::int32_t hits = 0;
     std::int32_t misses = 0;
-    if (p.batch.selects[item] != 0) {
-      const index_t request = p.batch.request[item];
-      const std::int32_t count = p.counts[blockIdx.x];
+    const SharedLists lists(p, memory);
+    const TokenSet set{p.words > 0 ? lists.bits : nullptr, lists.first};
+    // What does not depend on one another is read at once.
+    const index_t request = p.batch.request[item];
+    const std::int32_t count = p.counts[blockIdx.x];
+    const std::int32_t length = p.batch.length[item];
+    const std::int32_t first_row = p.batch.row_begin[item];
+    const bool selects = p.batch.selects[item] != 0;
+    if (threadIdx.x == 0) shared.longest = 0;
+    set.clear(p.words * TokenSet::kTokens - 1);
+    __syncthreads();
+    if (selects) {
       // Where every group is resident, no row is in a slot alone.
-      const bool is_offloaded = pool.resident_groups[request] < pool.groups;
+      const std::int32_t resident = pool.resident_groups[request];
+      const std::int32_t durable = pool.durable[request];
       const index_t to = blockIdx.x * p.lists.max_budget;
-      auto* const starts = reinterpret_cast<std::uint16_t*>(memory + 3 * p.max_budget);
-      auto* const kept = reinterpret_cast<std::uint32_t*>(starts + kStarts);
+      std::int32_t* const slot_of_rank = p.lists.slot_of_rank + to;
       Task task{SlotMap(pool, request, head),
                 count == kAllTokens ? 0 : count,
-                static_cast<std::int32_t>(p.batch.first(item)),
-                p.batch.length[item],
-                is_offloaded ? pool.durable[request] : static_cast<std::int32_t>(pool.max_length),
+                p.batch.position[first_row],
+                length,
+                resident < pool.groups ? durable : static_cast<std::int32_t>(pool.max_length),
                 step,
                 p.ids + blockIdx.x * p.max_budget,
-                p.lists.slot_of_rank + to,
+                slot_of_rank,
                 p.lists.miss_ids + to,
                 p.lists.miss_slots + to,
-                memory,
-                memory + p.max_budget,
-                memory + 2 * p.max_budget,
-                starts,
-                p.kept_slots > 0 ? kept : nullptr};
+                lists.list,
+                lists.other_list,
+                p.has_places ? lists.places : slot_of_rank,
+                set,
+                p.kept_slots > 0 ? lists.kept : nullptr};
       misses = update_head(task, shared, hits);
     }
     if (threadIdx.x == 0) {
@@ -260,21 +269,32 @@ void launch_update_slots(const UpdateSlotsArgs& a, const Launch& on) {
     throw Unsupported("update_slots: a budget of more than 8192");
   }
   const index_t items = static_cast<index_t>(a.batch->items.size());
-  const index_t words = 3 * a.selection.max_budget + kStarts / 2;
-  const bool keeps = (words + a.pool.slots) * index_t{4} <= kMostSharedBytes;
+  index_t words = 2 * a.selection.max_budget;
+  // `most` more if there is room, else 0.
+  const auto take = [&](index_t most) {
+    const bool fits = (words + most) * index_t{4} <= kMostSharedBytes;
+    words += fits ? most : 0;
+    return static_cast<std::int32_t>(fits ? most : 0);
+  };
+  const bool has_places = take(a.selection.max_budget) > 0;
+  const index_t set_words = div_up(div_up(a.pool.max_length, TokenSet::kTokens), 2) * 2;
+  const std::int32_t bit_words =
+      take(set_words + set_words / 2) > 0 ? static_cast<std::int32_t>(set_words) : 0;
   const Params p{view_of(*a.batch),
                  a.selection.ids.data,
                  a.selection.counts.data,
                  a.selection.max_budget,
                  a.pool,
                  a.lists,
-                 keeps ? static_cast<std::int32_t>(a.pool.slots) : 0,
+                 has_places,
+                 bit_words,
+                 take(a.pool.slots),
                  on.zeros};
-  const auto shared_bytes = static_cast<std::size_t>(words + p.kept_slots) * sizeof(std::int32_t);
+  const auto bytes = static_cast<int>(words * index_t{4});
   check(cudaFuncSetAttribute(update_slots_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared_bytes)));
+                             bytes));
   const index_t blocks = std::max<index_t>(items * a.pool.kv_heads, 1);  // the clock always ticks
-  update_slots_kernel<<<grid_of(blocks), kThreads, shared_bytes, on.stream>>>(p);
+  update_slots_kernel<<<grid_of(blocks), kThreads, static_cast<std::size_t>(bytes), on.stream>>>(p);
   check(cudaGetLastError());
 }
 

@@ -29,7 +29,9 @@ struct SlotModel {
     forget(item.first + item.rows);
     Step result;
     const std::set<std::int32_t> chosen(ids.begin(), ids.end());
-    std::vector<std::int32_t> takable = victims(chosen, slots, durable);
+    std::map<std::int32_t, std::int32_t> token_of;
+    for (const auto& [token, slot] : slot_of) token_of[slot] = token;
+    const std::vector<std::int32_t> takable = victims(token_of, chosen, slots, durable);
     auto next = takable.begin();
     for (const std::int32_t id : ids) {
       const bool is_own = id >= item.first;
@@ -38,7 +40,7 @@ struct SlotModel {
         continue;
       }
       const std::int32_t slot = *next++;
-      std::erase_if(slot_of, [slot](const auto& entry) { return entry.second == slot; });
+      if (token_of.count(slot) != 0) slot_of.erase(token_of[slot]);
       slot_of[id] = slot;
       if (is_own) continue;
       result.miss_ids.push_back(id);
@@ -53,10 +55,9 @@ struct SlotModel {
 
  private:
   /// Free slots ascending, then the oldest, ties to the lower slot.
-  std::vector<std::int32_t> victims(const std::set<std::int32_t>& chosen, index_t slots,
+  std::vector<std::int32_t> victims(const std::map<std::int32_t, std::int32_t>& token_of,
+                                    const std::set<std::int32_t>& chosen, index_t slots,
                                     index_t durable) {
-    std::map<std::int32_t, std::int32_t> token_of;
-    for (const auto& [token, slot] : slot_of) token_of[slot] = token;
     std::vector<std::int32_t> order;
     std::set<std::pair<std::int32_t, std::int32_t>> oldest;
     for (std::int32_t slot = 0; slot < slots; ++slot) {
