@@ -65,8 +65,9 @@ class RetrievalHead {
   /// last token as a dense item first.
   const Selection& select(const Batch& batch, StreamView stream);
 
-  /// Call with the residual stream `hidden` [rows, H] that enters each layer; does nothing for
-  /// layers that are not tapped. Async on `stream`.
+  /// Call with the residual stream `hidden` [rows, H] that enters each layer, of the backend's
+  /// compute dtype of the head's weights; does nothing for layers that are not tapped. Async on
+  /// `stream`.
   void observe(index_t layer, const Batch& batch, TensorView hidden, StreamView stream);
 
   /// How the selections from now on are made; a new head's rule is the plan's. Throws

@@ -20,6 +20,17 @@ struct Approximate {
   }
 };
 
+/// The relative error of a number that was rounded to `dtype`, beyond what float computations have.
+inline double rounding_of(DType dtype) {
+  return dtype == DType::f32 ? 0 : dtype == DType::f16 ? 0x1p-11 : 0x1p-8;
+}
+/// As numbers from `first` on were stored in a type of this rounding.
+inline void store(double rounding, Approximate& x, std::size_t first = 0) {
+  for (std::size_t i = first; i < x.value.size(); ++i) {
+    x.error[i] += rounding * (std::abs(x.value[i]) + x.error[i]);
+  }
+}
+
 /// w x, w [rows, x]
 inline Approximate project(const std::vector<float>& w, const Approximate& x) {
   Approximate out;

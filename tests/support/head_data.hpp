@@ -33,6 +33,7 @@ class HeadData {
   HeadData(Backend& backend, const HeadSetup& setup, unsigned seed) : random_(seed) {
     numbers.shape = weights.shape = setup.head;
     numbers.rope = weights.rope = setup.rope;
+    numbers.compute = backend.compute_dtype(setup.weights);
     weights.feature_layers = setup.feature_layers;
     const auto matrix = [&](std::vector<float>& to, index_t rows, index_t cols, float scale) {
       memory_.emplace_back(backend, setup.weights, rows, cols, random_.normal(rows * cols, scale));
@@ -43,15 +44,15 @@ class HeadData {
       return vector_view(matrix(to, 1, size, 1).data, setup.weights, size);
     };
     const auto bias = [&](std::vector<float>& to, index_t size) {
-      const DType compute = backend.compute_dtype(setup.weights);
-      memory_.emplace_back(backend, compute, 1, size, random_.normal(size, 0.5F));
+      memory_.emplace_back(backend, numbers.compute, 1, size, random_.normal(size, 0.5F));
       to = memory_.back().rounded();
-      return vector_view(memory_.back().view().data, compute, size);
+      return vector_view(memory_.back().view().data, numbers.compute, size);
     };
     const auto features = static_cast<index_t>(setup.feature_layers.size());
     const HeadShape& h = setup.head;
     const index_t width = h.width(shape_of(setup));
     numbers.hidden = width;
+    numbers.features = features;
     weights.fc = matrix(numbers.fc, width, features * kHidden, 0.2F);
     weights.input_norm = vector(numbers.input_norm, width);
     weights.hidden_norm = vector(numbers.hidden_norm, width);

@@ -64,8 +64,9 @@ class HeadLoop {
     const auto& taps = data.weights.feature_layers;
     std::vector<std::vector<float>> features(at(batch.num_rows));
     for (index_t layer = 0; layer < pool.shape().layers; ++layer) {
-      const std::vector<float> hidden = random_.normal(batch.num_rows * kHidden);
-      const DeviceMatrix matrix(backend, DType::f32, batch.num_rows, kHidden, hidden, {3, 0});
+      const DeviceMatrix matrix(backend, data.numbers.compute, batch.num_rows, kHidden,
+                                random_.normal(batch.num_rows * kHidden), {3, 0});
+      const std::vector<float> hidden = matrix.rounded();
       head.observe(layer, batch, matrix.view(), stream);
       const auto count = std::count(taps.begin(), taps.end(), layer);
       for (index_t r = 0; r < batch.num_rows; ++r) {

@@ -14,12 +14,13 @@ namespace spectx::test {
 /// The numbers of a retrieval head, as its device memory holds them.
 struct HeadNumbers {
   HeadShape shape;
-  index_t hidden = 0;
+  index_t hidden = 0, features = 0;  // features: hidden states of a row
   std::vector<float> fc, input_norm, hidden_norm, q_proj, k_proj, embeddings;
   std::vector<float> feature_norm, fc_bias, q_bias, k_bias, q_norm, k_norm;  // empty: none
   index_t normed_width = 0;  // of the hidden states that feature_norm takes together
   Rope rope;
   float norm_eps = 1e-5F;
+  DType compute = DType::f32;  // of the activations
 };
 
 /// One request of a retrieval head, from its definition alone: the entry of row p is
@@ -40,7 +41,7 @@ class HeadReference {
     tokens_.push_back(token);
     const Approximate x{{features.begin(), features.end()},
                         std::vector<double>(features.size(), 0.0)};
-    features_.push_back(project(n_->fc, normalised(x, n_->normed_width, n_->feature_norm)));
+    features_.push_back(fused(normalised(x, n_->normed_width, n_->feature_norm)));
     shift(n_->fc_bias, features_.back());
     keys_.push_back(length() == 1 ? Approximate{} : key_of(token, length() - 2));
   }
@@ -113,6 +114,20 @@ class HeadReference {
     const std::vector<float>*weight, *bias, *norm;
   };
 
+  double rounding() const { return rounding_of(n_->compute); }
+  /// fc x, whose part of each hidden state is added to what the ones before it gave.
+  Approximate fused(const Approximate& x) const {
+    Approximate out = project(n_->fc, x);
+    const std::size_t width = x.value.size();
+    for (std::size_t o = 0; o < out.value.size(); ++o) {
+      double magnitude = out.error[o];
+      for (std::size_t i = 0; i < width; ++i) {
+        magnitude += std::abs(static_cast<double>(n_->fc[o * width + i]) * x.value[i]);
+      }
+      out.error[o] += rounding() * magnitude * static_cast<double>(n_->features);
+    }
+    return out;
+  }
   Approximate key_of(std::int32_t token, index_t before) const {
     return project_entry({&n_->k_proj, &n_->k_bias, &n_->k_norm}, token, before, before);
   }
@@ -127,13 +142,16 @@ class HeadReference {
       };
       normalise({from(x.value, i), from(x.error, i)}, from(w, i % w.size()), n_->norm_eps, out);
     }
+    store(rounding(), out);
     return out;
   }
-  static void shift(const std::vector<float>& bias, Approximate& x) {
+  void shift(const std::vector<float>& bias, Approximate& x) const {
+    if (bias.empty()) return;
     for (std::size_t i = 0; i < bias.size(); ++i) {
       x.value[i] += static_cast<double>(bias[i]);
       x.error[i] += kSumSlack * kEpsilon * std::abs(x.value[i]);
     }
+    store(rounding(), x);
   }
   /// w entry(token, feature of row `before`), rotated to `position`
   Approximate project_entry(const Projection& by, std::int32_t token, index_t before,
@@ -144,10 +162,13 @@ class HeadReference {
     }
     normalise(embedding, n_->input_norm, n_->norm_eps, entry);
     normalise(features_[at(before)], n_->hidden_norm, n_->norm_eps, entry);
+    store(rounding(), entry);
     Approximate out = project(*by.weight, entry);
+    store(rounding(), out);
     shift(*by.bias, out);
     out = normalised(out, n_->shape.k_dim, *by.norm);
     rotate(rope_, static_cast<double>(position), n_->shape.k_dim, out);
+    store(rounding(), out);
     return out;
   }
 

@@ -117,6 +117,8 @@ inline void RetrievalHead::observe(index_t layer, const Batch& batch, TensorView
   expects(hidden.rank == 2 && hidden.shape[0] == batch.num_rows &&
               hidden.shape[1] == pool_.shape().hidden,
           "RetrievalHead::observe: hidden must be [rows, hidden]");
+  expects(hidden.dtype == compute_,
+          "RetrievalHead::observe: hidden must be of the compute dtype of the head's weights");
   for (auto t = tap; t != taps.end() && *t == layer; ++t) fuse(t - taps.begin(), hidden, stream);
   if (layer != taps.back()) return;
   const TensorView fused = rows_of(fused_, batch.num_rows);
