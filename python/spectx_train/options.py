@@ -54,6 +54,8 @@ def add_student_options(parser):
     add("--recall-budget", type=positive(int), default=512, help="of the term recall")
     add("--feature-layers", type=integers, help="residual streams after these layers, from 0; "
         "default: EAGLE-3's three")
+    add("--features", choices=("on", "off"), default="on",
+        help="off: the head sees embeddings alone (fc stays 0), to see what the features give")
     add("--query-heads", type=positive(int), help="of the head; default: the target's")
     add("--head-dim", type=positive(int), help="of the head; default: the target's")
     add("--theta", type=positive(float), help="RoPE base of the head; default: the target's")
@@ -124,7 +126,9 @@ def settings_of(name, args, target):
     )
     if not 0 <= args.ema < 1:
         raise UserError(f"--ema {args.ema} is not in [0, 1)")
-    return StudentSettings(name, objective, shape_of(args, target), args.lr, args.ema, args.init)
+    return StudentSettings(
+        name, objective, shape_of(args, target), args.lr, args.ema, args.init, args.features == "on"
+    )
 
 
 def students_of(args, target):

@@ -19,6 +19,7 @@ class StudentSettings:
     learning_rate: float = 1e-3
     ema: float = 0.0  # 0: the last weights are the result
     init: str | None = None  # a head to start from
+    has_features: bool = True  # False: fc is 0 and stays so
 
 
 class Batch:
@@ -50,6 +51,9 @@ class Student:
         self.head.initialise(generator)
         if settings.init is not None:
             self.start_from(settings.init, target)
+        if not settings.has_features:
+            self.head.fc.weight.data.zero_()
+            self.head.fc.weight.requires_grad_(False)
         parts = [self.head]
         self.tail = None
         if "draft" in settings.objective.terms:

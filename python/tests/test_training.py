@@ -91,6 +91,14 @@ def test_variants_share_the_passes_but_nothing_else(model_folder, tokens_file, t
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_head_without_features_keeps_its_fc_at_zero(model_folder, tokens_file, tmp_path):
+    out = tmp_path / "head.safetensors"
+    options = ["--steps", "12", "--features", "off"]
+    assert main(command(model_folder, tokens_file, out, *options)) == 0
+    weights = load_head(str(out))[1]
+    assert not weights["fc.weight"].any() and weights["midlayer.self_attn.q_proj.weight"].any()
+
+
 def test_random_weights_need_no_text(model_folder, tmp_path):
     config = os.path.join(model_folder, "config.json")
     arguments = command(config, "", tmp_path / "head.safetensors", "--steps", "2", "--random-weights")
