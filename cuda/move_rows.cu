@@ -10,7 +10,9 @@ namespace {
 
 constexpr int kBlockThreads = 256;
 constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
-constexpr index_t kLinkBlocks = 32;  // fill the link; the rest of the device computes meanwhile
+constexpr index_t kLinkBlocks = 32;  // fill the link, for a prompt's step that waits
+constexpr index_t kTierBlocks = 8;  // of a group that changes tier beside steps: they need the rest
+constexpr index_t kTierBlocksConverted = 16;  // to and from a smaller type
 constexpr index_t kBlocksPerMultiprocessor = 8;
 
 struct Params {
@@ -77,9 +79,13 @@ void launch_move_rows(const MoveRowsArgs& a, const Launch& on) {
                  a.layer < 0 ? 0 : static_cast<int>(a.layer),
                  static_cast<int>(layers)};
   const bool uses_link = a.from.kind == RowPlace::Kind::host || a.to.kind == RowPlace::Kind::host;
-  const index_t most = uses_link ? kLinkBlocks : on.multiprocessors * kBlocksPerMultiprocessor;
-  const index_t blocks = std::min(div_up((a.last - a.first) * a.pool.kv_heads, kBlockWarps), most);
   dispatch_rows(a.pool, uses_link, [&]<class Rows>() {
+    const index_t most = !uses_link       ? on.multiprocessors * kBlocksPerMultiprocessor
+                         : a.layer >= 0   ? kLinkBlocks
+                         : Rows::kIsExact ? kTierBlocks
+                                          : kTierBlocksConverted;
+    const index_t blocks =
+        std::min(div_up((a.last - a.first) * a.pool.kv_heads, kBlockWarps), most);
     move_rows_kernel<Rows><<<grid_of(blocks), kBlockThreads, 0, on.stream>>>(p);
   });
   check(cudaGetLastError());

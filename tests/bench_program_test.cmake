@@ -112,6 +112,15 @@ if(planned GREATER 2252800)
   message(SEND_ERROR "planned ${planned} bytes under a cap of 2252800")
 endif()
 
+# A third of the tokens in steps, the others filled in; both tiers hold all of them.
+serves(skip --device-memory 2200K --run 200,900 --requests 4 --sample 50 --skip 50,100)
+is(output_tokens 1204)
+is(skipped_tokens 2396)
+exceeds(moved_groups 0)
+string(JSON count LENGTH "${json}" timelines 0 samples tokens)
+math(EXPR last "${count} - 1")
+is(samples 4400 tokens ${last})
+
 serves(arrivals --device-memory 2200K --arrivals 24 --prompt-tokens 100,900 --output-tokens 50,400
        --arrival-gap 30 --park-every 60 --requests 6)
 is(visits 24)

@@ -52,8 +52,6 @@ class Engine {
 
   /// Whether another request of max_length may join; waits for room that moves make.
   bool make_room();
-  static constexpr index_t kMostFilled = 16;  // with a write batch still inside the window
-
   /// Makes the graphs for 1 to max_requests requests above the budget, if steps are graphs and as
   /// far as there is room, so that no later step has to. Before the first request; waits.
   void make_graphs(SelectionSource* source);
@@ -69,8 +67,13 @@ class Engine {
   /// a prompt's next chunk (asynchronous),
   void add_chunk(RequestId request, index_t count, bool computes);
   /// `count` rows of random values for every request that takes part, of which only the head's keys
-  /// are computed; at most kMostFilled,
+  /// are computed,
   void fill_in(index_t count, SelectionSource* source);
+  /// at most so many: with those of a write batch they are inside the window.
+  index_t most_filled() const {
+    return std::min(config_.selection.recent_window - pool_.plan().write_batch,
+                    config_.chunk_rows / config_.max_requests);
+  }
   /// its place in the steps, at their end, and none.
   void join(RequestId request) { requests_.push_back(request); }
   void leave(RequestId request) { std::erase(requests_, request); }

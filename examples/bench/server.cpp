@@ -201,7 +201,7 @@ bool Server::skip() {
     skipped_at_ = steps_;
     skips_left_ = config_.skipped;
   }
-  index_t count = std::min(skips_left_, Engine::kMostFilled);
+  index_t count = std::min(skips_left_, engine_.most_filled());
   for (const Guest& guest : guests_) count = std::min(count, guest.tokens_left() - 1);
   if (count <= 0) return false;
   engine_.fill_in(count, source());

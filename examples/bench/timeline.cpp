@@ -76,7 +76,7 @@ Json disturbances_json(const std::vector<StepTime>& steps) {
 
 /// The steps that were longest beside their neighbours.
 Json worst_json(const std::vector<StepTime>& steps) {
-  constexpr std::size_t kMost = 24;
+  constexpr std::size_t kMost = 100;
   const std::vector<double> usual = neighbours_ms(steps);
   std::vector<std::size_t> order;
   for (std::size_t n = 0; n < steps.size(); ++n) {
