@@ -49,6 +49,10 @@ std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
   return make_cpu_backend({.threads = options.threads, .two_memories = options.two_memories});
 }
 
+std::unique_ptr<Backend> make_oracle() {
+  return make_cpu_backend({.threads = 1, .two_memories = true});
+}
+
 std::vector<NamedBackend> backends() {
   std::vector<NamedBackend> all;
   if (!wants_cuda_alone()) {

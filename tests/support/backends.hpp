@@ -28,4 +28,7 @@ struct BackendOptions {
 /// A CpuBackend, whose code is compiled once for all tests, unless SPECTX_TEST_BACKEND says cuda.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options = {});
 
+/// The CpuBackend that others are compared with, whatever SPECTX_TEST_BACKEND says: two memories.
+std::unique_ptr<Backend> make_oracle();
+
 }  // namespace spectx::test

@@ -39,13 +39,17 @@ class TrackedMemory final : public MemoryResource {
 
 /// The streams of a device, in slow motion: what is put on a stream runs when the host waits for
 /// it, when a stream that waits for it has to go on, or when run_some() happens to draw it. So what
-/// no event orders runs in an odd order. Another backend does the work.
+/// no event orders runs in an odd order. Another backend does the work, on one stream.
 class DeferredBackend final : public Backend {
  public:
   explicit DeferredBackend(Backend& worker, unsigned seed = 1)
       : DeferredBackend(worker, worker.memories(), seed) {}
   DeferredBackend(Backend& worker, Memories memories, unsigned seed = 1)
-      : worker_(worker), device_(memories.device), host_(memories.host), random_(seed) {}
+      : worker_(worker),
+        stream_(worker.make_stream()),
+        device_(memories.device),
+        host_(memories.host),
+        random_(seed) {}
 
   /// Runs `count` operations, each of a stream drawn by chance.
   void run_some(int count) {
@@ -56,6 +60,7 @@ class DeferredBackend final : public Backend {
   }
   void run_all() {
     for (const auto& queue : queues_) run_to(*queue, queue->put);
+    worker_.synchronize(stream_);
   }
 
   /// As a device's capture: what is put on any stream is kept, in this order, and does not run.
@@ -119,19 +124,19 @@ class DeferredBackend final : public Backend {
       throw Unsupported("DeferredBackend::copy: a captured copy needs the backend's memory");
     }
     if (is_from_here) {
-      put(s, [this, to, from, bytes] { worker_.copy(to, from, bytes, {}); });
+      put(s, [this, to, from, bytes] { worker_.copy(to, from, bytes, stream_); });
       return;
     }
     const auto* const begin = static_cast<const std::byte*>(from);
     put(s, [this, to, held = std::vector<std::byte>(begin, begin + bytes)] {
-      worker_.copy(to, held.data(), static_cast<index_t>(held.size()), {});
+      worker_.copy(to, held.data(), static_cast<index_t>(held.size()), stream_);
     });
   }
   void fill(void* to, int byte, index_t bytes, StreamView s) override {
-    put(s, [this, to, byte, bytes] { worker_.fill(to, byte, bytes, {}); });
+    put(s, [this, to, byte, bytes] { worker_.fill(to, byte, bytes, stream_); });
   }
   void stamp(std::uint64_t* device_ns, StreamView s) override {
-    put(s, [this, device_ns] { worker_.stamp(device_ns, {}); });
+    put(s, [this, device_ns] { worker_.stamp(device_ns, stream_); });
   }
   void record(EventView event, StreamView s) override {
     if (!is_capturing_) place(event) = {&queue(s), queue(s).put};
@@ -143,10 +148,15 @@ class DeferredBackend final : public Backend {
   }
   bool is_done(EventView event) override {
     const Place until = place(event);
-    return until.queue == nullptr || until.queue->done >= until.position;
+    if (until.queue != nullptr && until.queue->done < until.position) return false;
+    worker_.synchronize(stream_);
+    return true;
   }
   bool is_capturing(StreamView) override { return is_capturing_; }
-  void synchronize(StreamView s) override { run_to(queue(s), queue(s).put); }
+  void synchronize(StreamView s) override {
+    run_to(queue(s), queue(s).put);
+    worker_.synchronize(stream_);
+  }
 
   Memories memories() override { return {device_, host_}; }
   bool has_one_memory() const noexcept override { return worker_.has_one_memory(); }
@@ -199,10 +209,11 @@ class DeferredBackend final : public Backend {
       held->batch.items = held->items;
       held->args.batch = &held->batch;
     }
-    put(s, [this, operation, held] { std::invoke(operation, worker_, held->args, StreamView{}); });
+    put(s, [this, operation, held] { std::invoke(operation, worker_, held->args, stream_); });
   }
 
   Backend& worker_;
+  Stream stream_;
   TrackedMemory device_, host_;
   std::mt19937 random_;
   std::vector<std::unique_ptr<Queue>> queues_;

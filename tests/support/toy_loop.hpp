@@ -38,7 +38,8 @@ struct ToyLoop {
   ToyLoop(Backend& b, const PoolPlan& plan) : ToyLoop(b, plan, b.memories()) {}
   ToyLoop(Backend& b, const PoolPlan& plan, Memories memories)
       : backend(b),
-        stream(b.make_stream()),
+        own_stream(b.make_stream()),
+        stream(own_stream),
         model(b, plan.max_step_rows),
         pool(b, model.shape, plan, memories),
         head(b, pool, model.head, {}, memories),
@@ -112,7 +113,8 @@ struct ToyLoop {
   }
 
   Backend& backend;
-  Stream stream;
+  Stream own_stream;
+  StreamView stream;  // of the steps; another one may take over
   toy::Model model;
   KVPool pool;
   RetrievalHead head;
