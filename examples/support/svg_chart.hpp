@@ -20,7 +20,8 @@ struct Series {
 };
 
 /// Lines over numbers that double from one to the next (budgets, lengths), each of them named on
-/// the axis; or over a time, evenly.
+/// the axis; or over a time, evenly, from 0 up, with the
+/// lines' names inside.
 struct Chart {
   std::string title;
   std::string x_label;
@@ -28,7 +29,8 @@ struct Chart {
   bool is_over_time = false;
 };
 
-/// Charts side by side in rows, one legend: an SVG file. Series of one name have one colour.
+/// Charts side by side in rows, one legend: an SVG file. Series of one name have one colour, but
+/// for charts over a time.
 class SvgPage {
  public:
   explicit SvgPage(std::size_t columns) : columns_(columns) {}
@@ -94,6 +96,7 @@ class SvgPage {
 inline std::vector<std::string> SvgPage::names() const {
   std::vector<std::string> all;
   for (const Chart& chart : charts_) {
+    if (chart.is_over_time) continue;
     for (const Series& s : chart.series) {
       if (std::find(all.begin(), all.end(), s.name) == all.end()) all.push_back(s.name);
     }
@@ -128,6 +131,7 @@ inline void SvgPage::write_chart(std::ostream& out, const Chart& chart, double l
     }
   }
   if (!(xs.low <= xs.high)) return;
+  if (chart.is_over_time) ys.add(0);
   if (ys.high - ys.low < 1e-9) ys = {ys.low - 0.5, ys.high + 0.5};
   const double step = tick_step(ys.high - ys.low);
   ys = {std::floor(ys.low / step) * step, std::ceil(ys.high / step) * step};
@@ -146,9 +150,18 @@ inline void SvgPage::write_chart(std::ostream& out, const Chart& chart, double l
     text(out, at_x(x), top + kTop + height + 16, "middle", number(x));
   }
   const std::vector<std::string> all = names();
-  for (const Series& series : chart.series) {
-    const auto i =
-        static_cast<std::size_t>(std::find(all.begin(), all.end(), series.name) - all.begin());
+  for (std::size_t n = 0; n < chart.series.size(); ++n) {
+    const Series& series = chart.series[n];
+    const auto i = chart.is_over_time
+                       ? n
+                       : static_cast<std::size_t>(std::find(all.begin(), all.end(), series.name) -
+                                                  all.begin());
+    if (chart.is_over_time && chart.series.size() > 1) {
+      out << "<g style=\"fill:" << color(i) << "\">";
+      text(out, left + kLeft + 6, top + kTop + 12 + 13 * static_cast<double>(n), "start",
+           series.name);
+      out << "</g>\n";
+    }
     out << "<polyline stroke=\"" << color(i) << "\" points=\"";
     for (const auto& [x, y] : series.points) {
       if (!std::isnan(y)) out << number(at_x(x)) << "," << number(at_y(y)) << " ";
@@ -163,7 +176,7 @@ inline void SvgPage::write(std::ostream& out) const {
   const double height = kHeight * static_cast<double>(rows) + kLegend;
   out << "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" << number(width) << "\" height=\""
       << number(height) << "\" viewBox=\"0 0 " << number(width) << " " << number(height)
-      << "\">\n<style>text{font:11px sans-serif;fill:#222}.grid{stroke:#ddd}polyline{fill:none;"
+      << "\">\n<style>svg{fill:#222}text{font:11px sans-serif}.grid{stroke:#ddd}polyline{fill:none;"
          "stroke-width:1.8}</style>\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
   double x = kLeft;
   const std::vector<std::string> all = names();
