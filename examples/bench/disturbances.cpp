@@ -61,9 +61,10 @@ std::string causes_text(unsigned causes) {
 
 const char* cause_name(int bit) noexcept {
   constexpr std::array<const char*, kNumCauses> kNames = {
-      "a move starts", "a move ends",      "a move is under way", "a request joins",
-      "one leaves",    "a prompt's chunk", "a request warms",     "one is parked",
-      "one resumes",   "a graph is made",  "the host tier grows", "tokens were filled in"};
+      "a move starts",    "a move ends",      "a move is under way", "a request joins",
+      "one leaves",       "a prompt's chunk", "a request warms",     "one is parked",
+      "one resumes",      "a graph is made",  "the host tier grows", "tokens were filled in",
+      "the host was late"};
   return kNames[static_cast<std::size_t>(bit)];
 }
 

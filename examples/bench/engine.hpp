@@ -25,6 +25,7 @@ struct EngineConfig {
   std::optional<DType> host_dtype{};  // none: the rows' own
   int copy_blocks = 16;
   bool captures = false;  // steps run as CUDA graphs
+  index_t graphs = 1;     // made before the first request: for max_requests, one less, ..
 };
 
 /// Parts of a step, in their order; the clock's marks.
@@ -52,8 +53,8 @@ class Engine {
 
   /// Whether another request of max_length may join; waits for room that moves make.
   bool make_room();
-  /// Makes the graphs for 1 to max_requests requests above the budget, if steps are graphs and as
-  /// far as there is room, so that no later step has to. Before the first request; waits.
+  /// Makes the graphs for requests above the budget, if steps are graphs and as far as there is
+  /// room, so that no later step has to. Before the first request; waits.
   void make_graphs(SelectionSource* source);
 
   /// Opens a request of `context` tokens that takes part in steps. `computes`: by a prefill of
@@ -84,6 +85,8 @@ class Engine {
   /// is parked; none: of no request.
   void empty(std::optional<RequestId> request) { emptied_ = request; }
   const std::optional<RequestId>& emptied() const noexcept { return emptied_; }
+  /// Waits until every group is where the planner wants it: no step is as fast as fill_in().
+  void settle();
   /// Fetches what the first step of all requests reads; waits.
   void warm(SelectionSource* source);
   /// Fetches what the next step of some requests reads, in the background.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // How an Engine's requests get their rows, and its graphs.
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "bench/engine.hpp"
 
@@ -29,6 +31,24 @@ void Engine::fill_in(index_t count, SelectionSource* source) {
   append_rows(batch, selection, /*computes=*/false);
 }
 
+void Engine::settle() {
+  constexpr int kMostTries = 10000;
+  const auto is_settled = [&] {
+    const Placement asked = planner_.place(pool_.needs());
+    for (std::size_t i = 0; i < asked.needs.size(); ++i) {
+      const RequestNeed& need = asked.needs[i];
+      if (need.moving_to >= 0 || need.resident_groups != asked.resident_groups[i]) return false;
+    }
+    return true;
+  };
+  for (int n = 0; n < kMostTries && !is_settled(); ++n) {
+    place();
+    synchronize();
+    pipeline_.wait_ready();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the host tier may have to grow
+  }
+}
+
 /// A step without logits; without `computes` its rows are random and nothing is attended to.
 void Engine::append_rows(const Batch& batch, const Selection& selection, bool computes) {
   const llama::LlamaConfig& m = weights_.config();
@@ -52,9 +72,10 @@ void Engine::append_rows(const Batch& batch, const Selection& selection, bool co
 
 void Engine::make_graphs(SelectionSource* source) {
   if (!config_.captures) return;
-  const index_t context = std::min(config_.max_length - 2, config_.selection.budget);
-  const index_t steps = 2 * config_.max_requests + 4;
-  const index_t length = std::min(config_.max_length, context + steps);
+  const index_t context =
+      std::min(config_.max_length - config_.graphs - 2, config_.selection.budget);
+  if (context <= 0) return;
+  const index_t length = std::min(config_.max_length, context + config_.graphs + 2);
   while (static_cast<index_t>(requests_.size()) < config_.max_requests &&
          planner_.admit(pool_.needs(), length) == Admission::now) {
     const RequestId request = reserve(length);
@@ -66,11 +87,14 @@ void Engine::make_graphs(SelectionSource* source) {
   synchronize();
   warm(requests_, source);
   pipeline_.wait_ready();
-  std::vector<RequestId> all = requests_;
-  for (step(source, nullptr); !requests_.empty(); requests_.pop_back()) {
-    if (pool_.length(requests_.front()) < length) step(source, nullptr);
+  const std::vector<RequestId> all = requests_;
+  step(source, nullptr);
+  for (index_t n = 0; n < config_.graphs && !requests_.empty(); ++n) {
+    step(source, nullptr);
     synchronize();
+    requests_.pop_back();
   }
+  requests_.clear();
   for (const RequestId request : all) close(request);
   synchronize();
 }

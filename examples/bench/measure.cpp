@@ -206,17 +206,23 @@ index_t own_bytes(const Bench& bench, const Case& c, index_t max_length) {
 }
 
 EngineConfig engine_config(const Bench& bench, const Case& c, index_t max_length) {
+  constexpr index_t kGraphLayerBytes = 192 << 10;  // of a graph, a layer: 163 KiB measured
   const Options& o = bench.options;
+  const index_t graphs = o.arrivals.count > 0 ? c.requests : 1;
+  const index_t graph_bytes =
+      o.captures ? graphs * bench.weights.config().layers * kGraphLayerBytes : 0;
   return {.selection = c.selection,
           .hot_buffer = c.hot_buffer,
           .max_requests = c.requests,
           .max_length = max_length,
           .chunk_rows = std::max(o.chunk_rows, c.requests),
-          .device_bytes = bench.cap - bench.taken_outside - own_bytes(bench, c, max_length),
+          .device_bytes =
+              bench.cap - bench.taken_outside - graph_bytes - own_bytes(bench, c, max_length),
           .host_bytes = o.host_bytes,
           .host_dtype = c.host_dtype,
           .copy_blocks = static_cast<int>(c.copy_blocks),
-          .captures = o.captures};
+          .captures = o.captures,
+          .graphs = graphs};
 }
 
 index_t requests_of(const Bench& bench, const Case& c, const std::string& asked) {

@@ -49,6 +49,8 @@ void Server::run() {
     while (number_ >= 2 && !backend_.is_done(turn_event)) std::this_thread::yield();
     turn_ = {};
     turn_.is_after_pause = idle > 0;
+    const Event& before = turns_[static_cast<std::size_t>((number_ + 1) % 2)];
+    if (number_ > 0 && !backend_.runs_at_call() && backend_.is_done(before)) cause(kHostLate);
     leave();
     admit();
     resume();
@@ -205,6 +207,7 @@ bool Server::skip() {
   for (const Guest& guest : guests_) count = std::min(count, guest.tokens_left() - 1);
   if (count <= 0) return false;
   engine_.fill_in(count, source());
+  engine_.settle();
   skips_left_ -= count;
   for (Guest& guest : guests_) guest.tokens += guest.phase == Phase::taking_part ? count : 0;
   timeline_.skipped_tokens += count * static_cast<index_t>(engine_.requests().size());

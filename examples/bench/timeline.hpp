@@ -22,9 +22,10 @@ enum Cause : unsigned {
   kResumes = 256,     // and came back
   kCaptures = 512,    // a graph was captured
   kHostGrows = 1024,  // the host tier has grown
-  kSkips = 2048       // tokens were filled in before
+  kSkips = 2048,      // tokens were filled in before
+  kHostLate = 4096    // the device had nothing to do until the host gave it the step
 };
-inline constexpr int kNumCauses = 12;
+inline constexpr int kNumCauses = 13;
 const char* cause_name(int bit) noexcept;
 
 /// One step of all requests that take part, on the device's clock, from the end of the step before.
