@@ -114,6 +114,7 @@ __device__ inline std::uint32_t select_key(const Keys& key, std::uint32_t wanted
     __syncthreads();
     prefix = prefix << kDigitBits | shared.digit;
     wanted = shared.wanted;
+    __syncthreads();  // all have read them: the next digit's take their place
   }
   ties = wanted;
   return prefix;
