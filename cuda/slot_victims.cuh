@@ -15,11 +15,31 @@ inline constexpr int kDigitBits = 8;
 inline constexpr int kDigits = 1 << kDigitBits;
 inline constexpr std::uint32_t kFree = ~0U;
 
+/// Ages of slots in shared memory. Neighbours are kStride apart, so that a thread that reads kSlots
+/// of them meets no other in its bank, and neither do threads that write one each.
+struct Ages {
+  static constexpr int kChunk = kThreads * kSlots;
+  static constexpr int kStride = kThreads + 4;
+  std::uint32_t* data;  // null: no room
+
+  static constexpr index_t words(index_t slots) {
+    return (slots + kChunk - 1) / kChunk * (kStride * kSlots);
+  }
+  __device__ std::uint32_t& operator[](std::int32_t slot) const {
+    const std::int32_t n = slot % kChunk;
+    return data[slot / kChunk * (kStride * kSlots) + n % kSlots * kStride + n / kSlots];
+  }
+};
+
 struct Shared {
   std::uint64_t scan[device::kMostWarps];
   std::uint32_t histogram[kDigits];
   std::uint16_t counts[kDigits][kWarps];  // of a digit in a warp's part
-  std::uint32_t digit, wanted, longest;
+  std::uint32_t digit, wanted;
+  std::uint32_t tally[2][kWarps][2];  // of Tally
+  std::uint32_t longest;              // since a slot was used that may be taken
+  std::int32_t cached;                // ids that were cached before the step
+  bool has_free;
 };
 
 /// The ids as bits in shared memory, if there is room for those of all tokens.
@@ -28,8 +48,7 @@ struct TokenSet {
   std::uint32_t* bits;                // null: no room
   std::uint16_t* first;               // rank of the first id of a word; only of words with ids
 
-  __device__ void clear(std::int32_t tokens) const {
-    const std::int32_t words = bits == nullptr ? 0 : tokens / kTokens + 1;
+  __device__ void clear(std::int32_t words) const {
     for (auto word = static_cast<std::int32_t>(threadIdx.x); word < words; word += kThreads) {
       bits[word] = 0;
     }
@@ -49,6 +68,28 @@ struct TokenSet {
   }
 };
 
+/// Of a block: the sum of what the threads before this one count, that of all, and the largest of
+/// all `number`s. `parts` is not that of the call before.
+struct Tally {
+  std::uint32_t before, total, largest;
+
+  __device__ Tally(std::uint32_t count, std::uint32_t number, std::uint32_t (*parts)[2]) {
+    const int lane = device::lane_index();
+    const int warp = device::warp_index();
+    const std::uint32_t sum = device::prefix_sum(count);
+    largest = __reduce_max_sync(device::kAllLanes, number);
+    if (lane == device::kWarpSize - 1) {
+      parts[warp][0] = sum;
+      parts[warp][1] = largest;
+    }
+    __syncthreads();
+    const std::uint32_t own = lane < kWarps ? parts[lane][0] : 0;
+    largest = __reduce_max_sync(device::kAllLanes, lane < kWarps ? parts[lane][1] : 0);
+    total = __reduce_add_sync(device::kAllLanes, own);
+    before = sum - count + __reduce_add_sync(device::kAllLanes, lane < warp ? own : 0);
+  }
+};
+
 /// What one KV head of one item asks for.
 struct Task {
   SlotMap map;
@@ -58,7 +99,7 @@ struct Task {
   std::int32_t *list, *other_list;  // [max_budget] shared; `list` holds the ids at first
   std::int32_t* places;             // [max_budget] shared: slot of a rank, -1 - j: the j-th missing
   TokenSet set;                     // of the ids
-  std::uint32_t* kept;              // [slots] shared: steps since a slot was used; or null
+  Ages kept;                        // steps since a slot was used
 
   /// Steps since a slot was used; kFree, or 0: it may not be taken.
   __device__ std::uint32_t age(std::int32_t token, std::int32_t last_used) const {
@@ -66,7 +107,7 @@ struct Task {
     return token >= durable ? 0U : static_cast<std::uint32_t>(step - last_used);
   }
   __device__ std::uint32_t age(std::int32_t slot) const {
-    if (kept != nullptr) return kept[slot];
+    if (kept.data != nullptr) return kept[slot];
     return age(map.token_of_slot[slot], map.last_used[slot]);
   }
 };

@@ -2,8 +2,9 @@
 // Every selected id gets a slot: the i-th missing one the i-th of (free slots ascending, then the
 // oldest by last_used, ties to the lower slot).
 // Reads ids and slots once, and looks for the slots' tokens among the ids: latency bound.
-#include "kernels.hpp"
-#include "slot_victims.cuh"
+#include "launch_early.cuh"
+#include "slot_ids.cuh"
+#include "slot_oldest.cuh"
 
 namespace spectx::cu {
 namespace {
@@ -22,172 +23,80 @@ struct Params {
   // What is in shared memory, as far as there is room: places of ranks, bits of tokens, ages of
   // slots.
   bool has_places;
-  std::int32_t words, kept_slots;  // all or none
+  std::int32_t words, age_words;  // all or none
   std::uint32_t* arrived;
 };
 
-/// Of a task's ids: in slots and cached before the step, in no slot, the latter of the step itself.
-struct Found {
-  std::int32_t hits, missing, own;
-};
-
-/// Some slots of a thread.
-struct SlotTile {
-  std::int32_t token[kSlots], last_used[kSlots];
-
-  static __device__ std::int32_t slot(std::int32_t base, int i) {
-    return base + i * kThreads + static_cast<std::int32_t>(threadIdx.x);
-  }
-  __device__ void load(const SlotMap& map, std::int32_t base) {
-#pragma unroll
-    for (int i = 0; i < kSlots; ++i) {
-      const bool is_there = slot(base, i) < map.slots;
-      token[i] = is_there ? map.token_of_slot[slot(base, i)] : -1;
-      last_used[i] = is_there ? map.last_used[slot(base, i)] : 0;
-    }
-  }
-};
-
-/// The ids into shared memory.
-__device__ void load_ids(const Task& t) {
-  for (auto rank = static_cast<std::int32_t>(threadIdx.x); rank < t.count; rank += kThreads) {
-    const std::int32_t id = t.ids[rank];
-    t.list[rank] = id;
-    t.places[rank] = -1;
-    t.set.add(id, rank, rank == 0 ? -1 : t.ids[rank - 1]);
-  }
-}
-
-/// The rank of a token, or -1.
-__device__ inline std::int32_t rank_of(const Task& t, std::int32_t token) {
-  if (t.set.bits != nullptr) return t.set.rank(token);
-  std::int32_t low = 0;
-  std::int32_t high = t.count;
-  while (low < high) {
-    const std::int32_t middle = (low + high) / 2;
-    if (t.list[middle] < token) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low < t.count && t.list[low] == token ? low : -1;
-}
-
-/// Forgets the slots of tokens past the item's length, finds those of the ids and marks them used,
-/// keeps the ages of the others. Returns the longest.
-__device__ std::uint32_t find_slots(const Task& t, Shared& shared) {
-  SlotTile tile;
-  tile.load(t.map, 0);
-  load_ids(t);
-  __syncthreads();
-  std::uint32_t longest = 0;
-  for (std::int32_t base = 0; base < t.map.slots; base += kThreads * kSlots) {
-    if (base > 0) tile.load(t.map, base);
-#pragma unroll
-    for (int i = 0; i < kSlots; ++i) {
-      const std::int32_t slot = SlotTile::slot(base, i);
-      if (slot >= t.map.slots) continue;
-      const std::int32_t token = tile.token[i];
-      std::uint32_t age = t.age(token, tile.last_used[i]);
-      if (token >= t.length) {
-        t.map.slot_of_token[token] = -1;
-        t.map.token_of_slot[slot] = -1;
-      } else if (token >= 0) {
-        const std::int32_t rank = rank_of(t, token);
-        if (rank >= 0) {
-          t.places[rank] = slot;
-          t.map.last_used[slot] = t.step;
-          age = 0;
-        }
-      }
-      if (age != kFree) longest = max(longest, age);
-      if (t.kept != nullptr) t.kept[slot] = age;
-    }
-  }
-  longest = __reduce_max_sync(device::kAllLanes, longest);
-  if (device::lane_index() == 0) atomicMax(&shared.longest, longest);
-  __syncthreads();
-  return shared.longest;
-}
-
-/// Counts; numbers the missing ids.
-__device__ Found number_missing(const Task& t, Shared& shared) {
-  constexpr int kHitShift = 20;  // sums are at most kMostBudget
-  constexpr int kOwnShift = 40;
-  constexpr std::uint64_t kSum = (std::uint64_t{1} << kHitShift) - 1;
-  std::uint64_t sums = 0;
-  for (std::int32_t base = 0; base < t.count; base += kThreads * kRanks) {
-    const std::int32_t rank = base + static_cast<std::int32_t>(threadIdx.x) * kRanks;
-    unsigned missing = 0;
-    std::uint64_t mine = 0;
-#pragma unroll
-    for (int i = 0; i < kRanks; ++i) {
-      if (rank + i >= t.count) continue;
-      const bool is_own = t.list[rank + i] >= t.first;
-      if (t.places[rank + i] < 0) {
-        missing |= 1U << i;
-        mine += 1 + (is_own ? std::uint64_t{1} << kOwnShift : 0);
-      } else {
-        mine += is_own ? 0 : std::uint64_t{1} << kHitShift;
-      }
-    }
-    std::uint64_t total = 0;
-    auto index = static_cast<std::int32_t>(
-        (sums + device::block_exclusive_sum(mine, shared.scan, total)) & kSum);
-#pragma unroll
-    for (int i = 0; i < kRanks; ++i) {
-      if ((missing >> i & 1U) != 0) t.places[rank + i] = -1 - index++;
-    }
-    sums += total;
-  }
-  __syncthreads();
-  return {static_cast<std::int32_t>(sums >> kHitShift & kSum),
-          static_cast<std::int32_t>(sums & kSum), static_cast<std::int32_t>(sums >> kOwnShift)};
-}
-
 /// Gives the j-th missing id the j-th of `found` slots.
-__device__ void assign(const Task& t, const std::int32_t* slots, std::int32_t found) {
-  for (std::int32_t rank = static_cast<std::int32_t>(threadIdx.x); rank < t.count;
-       rank += kThreads) {
-    const std::int32_t place = t.places[rank];
-    const std::int32_t index = -1 - place;
-    const std::int32_t slot = place >= 0 ? place : (index < found ? slots[index] : -1);
-    t.slot_of_rank[rank] = slot;
-    if (place >= 0 || slot < 0) continue;
-    const std::int32_t id = t.ids[rank];
-    const std::int32_t before = t.map.token_of_slot[slot];
-    if (before >= 0) t.map.slot_of_token[before] = -1;
-    t.map.token_of_slot[slot] = id;
-    t.map.slot_of_token[id] = slot;
-    t.map.last_used[slot] = t.step;
-    if (id >= t.first) continue;  // ids ascend: this step's own rows are the last that are missing
-    t.miss_ids[index] = id;
-    t.miss_slots[index] = slot;
+__device__ void assign(const Task& t, const std::int32_t* ids, const std::int32_t* slots,
+                       std::int32_t found) {
+  for (std::int32_t base = 0; base < t.count; base += kThreads * kRanks) {
+    std::int32_t slot[kRanks], index[kRanks], before[kRanks];
+#pragma unroll
+    for (int i = 0; i < kRanks; ++i) {
+      const std::int32_t rank = base + IdTile::rank(i);
+      const std::int32_t place = rank < t.count ? t.places[rank] : 0;
+      index[i] = -1 - place;
+      slot[i] = place >= 0 ? place : (index[i] < found ? slots[index[i]] : -1);
+      before[i] = place < 0 && slot[i] >= 0 ? t.map.token_of_slot[slot[i]] : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < kRanks; ++i) {
+      const std::int32_t rank = base + IdTile::rank(i);
+      if (rank >= t.count) continue;
+      t.slot_of_rank[rank] = slot[i];
+      if (index[i] < 0 || slot[i] < 0) continue;
+      const std::int32_t id = ids[rank];
+      if (before[i] >= 0) t.map.slot_of_token[before[i]] = -1;
+      t.map.token_of_slot[slot[i]] = id;
+      t.map.slot_of_token[id] = slot[i];
+      t.map.last_used[slot[i]] = t.step;
+      if (id >= t.first) continue;  // ids ascend: this step's own rows are the last missing ones
+      t.miss_ids[index[i]] = id;
+      t.miss_slots[index[i]] = slot[i];
+    }
   }
+}
+
+/// t.list[0 .. returned): the slots of `wanted` missing ids, in order, by the digits of their ages.
+__device__ std::int32_t sort_victims(Task& t, std::uint32_t wanted, Shared& shared) {
+  const Keys key{t, shared.longest + 1};
+  std::uint32_t ties = 0;
+  const std::uint32_t lowest = select_key(key, wanted, ties, shared);
+  const std::int32_t found = list_victims(t, key, lowest, ties, shared);
+  // One key alone is in order already.
+  for (int shift = 0; lowest != key.greatest && shift <= key.top_shift(); shift += kDigitBits) {
+    sort_by_digit(key, shift, found, t.list, t.other_list, shared);
+    std::int32_t* const sorted = t.other_list;
+    t.other_list = t.list;
+    t.list = sorted;
+  }
+  return found;
 }
 
 /// One KV head of one item: a slot for every selected id. Returns the misses.
-__device__ std::int32_t update_head(Task& t, Shared& shared, std::int32_t& hits) {
-  const Keys key{t, find_slots(t, shared) + 1};
-  const Found all = number_missing(t, shared);
-  hits = all.hits;
-  std::int32_t found = 0;
-  if (all.missing > 0) {
-    std::uint32_t ties = 0;
-    const std::uint32_t lowest =
-        select_key(key, static_cast<std::uint32_t>(all.missing), ties, shared);
-    found = list_victims(t, key, lowest, ties, shared);
-    // One key alone is in order already.
-    for (int shift = 0; lowest != key.greatest && shift <= key.top_shift(); shift += kDigitBits) {
-      sort_by_digit(key, shift, found, t.list, t.other_list, shared);
-      std::int32_t* const sorted = t.other_list;
-      t.other_list = t.list;
-      t.list = sorted;
-    }
+__device__ std::int32_t update_head(Task& t, const IdTile& ids, const SlotTile& slots,
+                                    Shared& shared, std::int32_t& hits) {
+  enter_ids(t, ids, shared);
+  find_slots(t, slots, shared);
+  const Missing missing = number_missing(t, shared);
+  hits = shared.cached - missing.cached;
+  if (missing.all == 0) {
+    assign(t, t.list, nullptr, 0);
+    return 0;
   }
-  assign(t, t.list, found);
-  return min(all.missing - all.own, found);
+  const auto wanted = static_cast<std::uint32_t>(missing.all);
+  std::uint32_t taken = kManyAges;
+  if (t.kept.data != nullptr) {
+    taken = take_oldest(t, shared.has_free ? kFree : shared.longest, wanted, t.other_list, shared);
+  }
+  if (taken != kManyAges) {
+    assign(t, t.list, t.other_list, static_cast<std::int32_t>(taken));
+    return min(missing.cached, static_cast<std::int32_t>(taken));
+  }
+  const std::int32_t found = sort_victims(t, wanted, shared);
+  assign(t, t.ids, t.list, found);
+  return min(missing.cached, found);
 }
 
 /// The part of a block's shared memory after its lists.
@@ -211,34 +120,36 @@ __global__ void __launch_bounds__(kThreads, 2)
     update_slots_kernel(const __grid_constant__ Params p) {
   extern __shared__ std::int32_t memory[];
   __shared__ Shared shared;
+  device::wait_for_kernel_ahead();
   const KVPoolView& pool = p.pool;
-  const index_t item = blockIdx.x / pool.kv_heads;
-  const index_t head = blockIdx.x % pool.kv_heads;
+  const auto heads = static_cast<unsigned>(pool.kv_heads);
+  const index_t item = blockIdx.x / heads;
   const std::int32_t step = *pool.clock + 1;
   if (item < p.batch.items) {
-    std::int32_t hits = 0;
-    std::int32_t misses = 0;
-    const SharedLists lists(p, memory);
-    const TokenSet set{p.words > 0 ? lists.bits : nullptr, lists.first};
     // What does not depend on one another is read at once.
+    const IdTile ids(p.ids + blockIdx.x * p.max_budget, static_cast<std::int32_t>(p.max_budget));
     const index_t request = p.batch.request[item];
-    const std::int32_t count = p.counts[blockIdx.x];
+    const std::int32_t selected = p.counts[blockIdx.x];
+    const std::int32_t count = selected == kAllTokens ? 0 : selected;
     const std::int32_t length = p.batch.length[item];
     const std::int32_t first_row = p.batch.row_begin[item];
     const bool selects = p.batch.selects[item] != 0;
-    if (threadIdx.x == 0) shared.longest = 0;
-    set.clear(p.words * TokenSet::kTokens - 1);
-    __syncthreads();
+    const SharedLists lists(p, memory);
+    const TokenSet set{p.words > 0 ? lists.bits : nullptr, lists.first};
+    std::int32_t hits = 0;
+    std::int32_t misses = 0;
     if (selects) {
-      // Where every group is resident, no row is in a slot alone.
+      const SlotMap map(pool, request, blockIdx.x % heads);
+      const SlotTile slots(map, 0);
       const std::int32_t resident = pool.resident_groups[request];
       const std::int32_t durable = pool.durable[request];
       const index_t to = blockIdx.x * p.lists.max_budget;
       std::int32_t* const slot_of_rank = p.lists.slot_of_rank + to;
-      Task task{SlotMap(pool, request, head),
-                count == kAllTokens ? 0 : count,
+      Task task{map,
+                count,
                 p.batch.position[first_row],
                 length,
+                // Where every group is resident, no row is in a slot alone.
                 resident < pool.groups ? durable : static_cast<std::int32_t>(pool.max_length),
                 step,
                 p.ids + blockIdx.x * p.max_budget,
@@ -249,8 +160,15 @@ __global__ void __launch_bounds__(kThreads, 2)
                 lists.other_list,
                 p.has_places ? lists.places : slot_of_rank,
                 set,
-                p.kept_slots > 0 ? lists.kept : nullptr};
-      misses = update_head(task, shared, hits);
+                {p.age_words > 0 ? lists.kept : nullptr}};
+      set.clear(p.words);
+      if (threadIdx.x == 0) {
+        shared.longest = 0;
+        shared.has_free = false;
+        shared.cached = count;
+      }
+      __syncthreads();
+      misses = update_head(task, ids, slots, shared, hits);
     }
     if (threadIdx.x == 0) {
       p.lists.miss_counts[blockIdx.x] = misses;
@@ -288,14 +206,13 @@ void launch_update_slots(const UpdateSlotsArgs& a, const Launch& on) {
                  a.lists,
                  has_places,
                  bit_words,
-                 take(a.pool.slots),
+                 take(Ages::words(a.pool.slots)),
                  on.zeros};
   const auto bytes = static_cast<int>(words * index_t{4});
   check(cudaFuncSetAttribute(update_slots_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              bytes));
   const index_t blocks = std::max<index_t>(items * a.pool.kv_heads, 1);  // the clock always ticks
-  update_slots_kernel<<<grid_of(blocks), kThreads, static_cast<std::size_t>(bytes), on.stream>>>(p);
-  check(cudaGetLastError());
+  launch_early(update_slots_kernel, grid_of(blocks), kThreads, bytes, p, on);
 }
 
 }  // namespace spectx::cu
