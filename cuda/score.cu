@@ -2,8 +2,8 @@
 // scores[n] = max over leads of reduce over the group of (q . k_n * scale - log_sum), where
 // log_sum = log(sum over n in [1, first] of exp(q . k_n * scale)).
 // Moves kv_heads * first * k_dim * row bytes once for a group of up to 8 query heads and one lead:
-// memory bound. Writes and reads leads * query_heads * first floats of products, which stay in the
-// cache: a launch takes as few items, and its keys are the first to leave.
+// memory bound. Writes and reads leads * query_heads * first floats of products, of which some stay
+// in the cache: keys are the first to leave it.
 //
 // Sums are over blocks of kScoreTokens, added up by one warp in a fixed order: their bits depend on
 // the item alone. The last block of an item and head to end does so.
@@ -15,9 +15,7 @@ namespace spectx::cu {
 namespace {
 
 constexpr int kReduceThreads = 256;
-// Of a launch: it takes as many items.
-constexpr index_t kMostProductBytes = index_t{120} << 20;
-constexpr index_t kCachedBytes = index_t{24} << 20;  // products that stay in the cache
+constexpr index_t kMostProductBytes = index_t{120} << 20;  // of a launch: with sums 128 MiB
 
 /// {largest, sum of exp} of a block's products of one query; a warp takes it.
 __device__ inline void sum_block(const float* products, int begin, int count, float* to) {
@@ -142,27 +140,42 @@ __global__ void __launch_bounds__(kReduceThreads)
 }
 
 struct Portion {
-  index_t first_item, items, first_lead, leads;
-  index_t tokens, tokens_now;  // of the longest: that there is room for, that there are
+  index_t first_item, items, first_lead, leads, tokens;
 };
 
-/// Items from `first` on whose products fit; at least one.
+index_t num_leads(const ScheduledItem& item) {
+  return item.selects ? item.rows : std::min<index_t>(item.rows, 1);
+}
+/// That an item needs room for.
+index_t num_tokens(const ScheduledItem& item, index_t captured_tokens) {
+  if (captured_tokens > 0) return captured_tokens;
+  return item.selects ? item.first + 1 : 1;
+}
+
+/// Products of a portion at most, so that all portions have about as many.
+index_t portion_products(const Batch& batch, index_t query_heads, index_t captured_tokens) {
+  constexpr index_t kMost = kMostProductBytes / index_t{sizeof(float)};
+  index_t all = 0;
+  index_t largest = 0;
+  for (const ScheduledItem& item : batch.items) {
+    const index_t own = num_leads(item) * query_heads * num_tokens(item, captured_tokens);
+    all += own;
+    largest = std::max(largest, own);
+  }
+  return std::min(kMost, all / std::max(div_up(all, kMost), index_t{1}) + largest);
+}
+
+/// Items from `first` on whose products are at most `most`; at least one.
 Portion next_portion(const Batch& batch, const Portion& before, index_t query_heads,
-                     index_t captured_tokens) {
-  Portion p{before.first_item + before.items, 0, before.first_lead + before.leads, 0, 1, 1};
+                     index_t captured_tokens, index_t most) {
+  Portion p{before.first_item + before.items, 0, before.first_lead + before.leads, 0, 1};
   for (auto i = static_cast<std::size_t>(p.first_item); i < batch.items.size(); ++i) {
     const ScheduledItem& item = batch.items[i];
-    const index_t leads = p.leads + (item.selects ? item.rows : std::min<index_t>(item.rows, 1));
-    const index_t own = item.selects ? item.first + 1 : 1;
-    const index_t tokens = std::max(p.tokens, captured_tokens > 0 ? captured_tokens : own);
-    const index_t tokens_now = std::max(p.tokens_now, own);
-    const index_t token_bytes = leads * query_heads * index_t{sizeof(float)};
-    const bool fits =
-        tokens * token_bytes <= kMostProductBytes && tokens_now * token_bytes <= kCachedBytes;
-    if (p.items > 0 && !fits) break;
+    const index_t leads = p.leads + num_leads(item);
+    const index_t tokens = std::max(p.tokens, num_tokens(item, captured_tokens));
+    if (p.items > 0 && leads * query_heads * tokens > most) break;
     p.leads = leads;
     p.tokens = tokens;
-    p.tokens_now = tokens_now;
     ++p.items;
   }
   return p;
@@ -222,8 +235,11 @@ void launch_score(const ScoreArgs& a, const Launch& on) {
                 nullptr,
                 0,
                 on.zeros};
-  Portion portion = next_portion(batch, {}, query_heads, captured_tokens);
-  for (; portion.items > 0; portion = next_portion(batch, portion, query_heads, captured_tokens)) {
+  const index_t most = portion_products(batch, query_heads, captured_tokens);
+  Portion portion{};
+  for (;;) {
+    portion = next_portion(batch, portion, query_heads, captured_tokens, most);
+    if (portion.items == 0) return;
     if (portion.leads > 0) launch_portion(a, p, portion, on);
   }
 }
