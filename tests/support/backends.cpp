@@ -40,6 +40,8 @@ bool wants_cuda_alone() { return is_set("SPECTX_TEST_BACKEND", "cuda"); }
 
 }  // namespace
 
+bool is_slow_run() { return is_set("SPECTX_TEST_SLOW_RUN", "1"); }
+
 std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
   if (wants_cuda_alone()) {
     std::unique_ptr<Backend> backend = make_cuda_backend();

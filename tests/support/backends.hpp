@@ -9,6 +9,9 @@
 
 namespace spectx::test {
 
+/// Whether SPECTX_TEST_SLOW_RUN=1: under compute-sanitizer, where long tests do fewer steps.
+bool is_slow_run();
+
 /// A backend under test, shared by the runs of a generator.
 struct NamedBackend {
   std::string name;
