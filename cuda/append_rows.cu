@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Row n of KV head h of the pages = (k[i, h], v[i, h]), n the token's position or its slot.
 // Moves rows * kv_heads * (k_dim + v_dim) * (activation + row bytes): memory bound.
+#include "device/vec.cuh"
 #include "device/warp.cuh"
 #include "kernels.hpp"
+#include "kv_rows.cuh"
 #include "views.cuh"
 
 namespace spectx::cu {
@@ -37,15 +39,20 @@ __device__ std::byte* place_of(const Params<X>& p, index_t item, index_t request
   return kv_row(to, request, head, static_cast<std::uint32_t>(n), reads_all && !is_on_device);
 }
 
-template <class T, class X>
+template <class T, class X, int kElements>
 __device__ void write(const X* from, index_t dim, std::byte* to) {
-  for (index_t d = device::lane_index(); d < dim; d += device::kWarpSize) {
-    reinterpret_cast<T*>(to)[d] = device::from_float<T>(device::to_float(from[d]));
+  for (index_t d = device::lane_index() * index_t{kElements}; d < dim;
+       d += index_t{device::kWarpSize} * kElements) {
+    const auto values = device::load_vec<X, kElements>(from + d);
+    device::Vec<T, kElements> row;
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) row.element[e] = device::from_float<T>(values[e]);
+    device::store_vec(reinterpret_cast<T*>(to) + d, row);
   }
 }
 
 // One warp a row and KV head.
-template <class T, class X>
+template <class T, class X, int kElements>
 __global__ void __launch_bounds__(kBlockThreads)
     append_rows_kernel(const __grid_constant__ Params<X> p) {
   const index_t unit = index_t{blockIdx.x} * kBlockWarps + device::warp_index();
@@ -58,8 +65,9 @@ __global__ void __launch_bounds__(kBlockThreads)
   const index_t request = p.batch.request[item];
   std::byte* const row = place_of(p, item, request, head, p.batch.position[of]);
   if (row == nullptr) return;
-  write<T>(p.k.row(i, head), p.to.k_dim, row);
-  if (p.v.data != nullptr) write<T>(p.v.row(i, head), p.to.v_dim, row + p.to.v_offset);
+  write<T, X, kElements>(p.k.row(i, head), p.to.k_dim, row);
+  if (p.v.data != nullptr)
+    write<T, X, kElements>(p.v.row(i, head), p.to.v_dim, row + p.to.v_offset);
 }
 
 }  // namespace
@@ -73,8 +81,11 @@ void launch_append_rows(const AppendRowsArgs& a, const Launch& on) {
                       index_of(a.row_index), a.to,
                       a.slot_of_token,       a.max_length};
     dispatch_device_dtype(a.to.dtype, [&]<class T>() {
-      append_rows_kernel<T>
-          <<<grid_of(div_up(units, kBlockWarps)), kBlockThreads, 0, on.stream>>>(p);
+      constexpr int kWide = device::kVecBytes / static_cast<int>(std::max(sizeof(X), sizeof(T)));
+      const bool is_wide =
+          has_wide_rows(a.to) && is_aligned<X>(a.k, kWide) && (!a.v || is_aligned<X>(a.v, kWide));
+      const auto kernel = is_wide ? append_rows_kernel<T, X, kWide> : append_rows_kernel<T, X, 1>;
+      kernel<<<grid_of(div_up(units, kBlockWarps)), kBlockThreads, 0, on.stream>>>(p);
     });
   });
   check(cudaGetLastError());

@@ -65,13 +65,6 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-template <class T>
-bool is_aligned(const TensorView& t, index_t elements) noexcept {
-  const index_t bytes = elements * static_cast<index_t>(sizeof(T));
-  return reinterpret_cast<std::uintptr_t>(t.data) % static_cast<std::uintptr_t>(bytes) == 0 &&
-         t.strides[0] % elements == 0;
-}
-
 template <class X, class W>
 void launch_rows(const MatmulArgs& a, const Launch& on) {
   constexpr int kWide = device::kVecBytes / static_cast<int>(sizeof(W));

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // (x[i], x[i + dim / 2]) turned by (position + position_offset) * frequency[i], times magnitude.
 // Moves 2 rows * heads * dim * activation bytes: memory bound.
+#include "device/block.cuh"
+#include "device/vec.cuh"
 #include "kernels.hpp"
+#include "launch_early.cuh"
 #include "views.cuh"
 
 namespace spectx::cu {
@@ -13,7 +16,7 @@ constexpr index_t kMostPairs = 4096;  // whose sines fit in 32 KiB of shared mem
 template <class X>
 struct Params {
   Rows<X> x;
-  index_t heads, half;
+  index_t heads, block_heads, half;
   const std::int32_t* position;
   const std::int32_t* row_index;
   const float* frequency;
@@ -21,11 +24,12 @@ struct Params {
   index_t position_offset;
 };
 
-// One block a row: its sines once, for all heads.
-template <class X>
+// One block a row and some heads: the row's sines once, then kElements pairs a thread at a time.
+template <class X, int kElements>
 __global__ void __launch_bounds__(kBlockThreads) rope_kernel(const __grid_constant__ Params<X> p) {
   extern __shared__ float2 cosine_and_sine[];  // [half]
   constexpr double kTurn = 6.283185307179586;
+  device::wait_for_kernel_ahead();
   const index_t of = batch_row(p.row_index, blockIdx.x);
   if (of < 0) return;
   const double position = static_cast<double>(p.position[of] + p.position_offset);
@@ -39,15 +43,35 @@ __global__ void __launch_bounds__(kBlockThreads) rope_kernel(const __grid_consta
     cosine_and_sine[j] = make_float2(cosine * p.magnitude, sine * p.magnitude);
   }
   __syncthreads();
-  for (index_t i = threadIdx.x; i < p.heads * p.half; i += kBlockThreads) {
-    const index_t j = i % p.half;
-    X* const x = p.x.row(blockIdx.x, i / p.half) + j;
-    const float low = device::to_float(x[0]);
-    const float high = device::to_float(x[p.half]);
-    const float2 turn = cosine_and_sine[j];
-    x[0] = device::from_float<X>(low * turn.x - high * turn.y);
-    x[p.half] = device::from_float<X>(high * turn.x + low * turn.y);
+  const index_t first_head = blockIdx.y * p.block_heads;
+  const index_t heads = min(p.block_heads, p.heads - first_head);
+  const index_t head_steps = p.half / kElements;
+  for (index_t i = threadIdx.x; i < heads * head_steps; i += kBlockThreads) {
+    const index_t j = i % head_steps * kElements;
+    X* const x = p.x.row(blockIdx.x, first_head + i / head_steps) + j;
+    auto low = device::load_vec<X, kElements>(x);
+    auto high = device::load_vec<X, kElements>(x + p.half);
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) {
+      const float2 turn = cosine_and_sine[j + e];
+      const float a = low[e];
+      const float b = high[e];
+      low.element[e] = device::from_float<X>(a * turn.x - b * turn.y);
+      high.element[e] = device::from_float<X>(b * turn.x + a * turn.y);
+    }
+    device::store_vec(x, low);
+    device::store_vec(x + p.half, high);
   }
+}
+
+template <class X, int kElements>
+void launch_pairs(Params<X> p, index_t rows, const Launch& on) {
+  const index_t steps = p.half / kElements;
+  p.block_heads = std::min(p.heads, div_up(index_t{kBlockThreads}, steps));
+  dim3 grid = grid_of(rows);
+  grid.y = static_cast<unsigned>(div_up(p.heads, p.block_heads));
+  launch_early(rope_kernel<X, kElements>, grid, kBlockThreads,
+               static_cast<int>(p.half * index_t{sizeof(float2)}), p, on);
 }
 
 }  // namespace
@@ -57,12 +81,22 @@ void launch_rope(const RopeArgs& a, const Launch& on) {
   const index_t half = a.x.shape[2] / 2;
   if (half > kMostPairs) throw Unsupported("rope: heads of more than 8192 dims");
   dispatch_device_dtype(a.x.dtype, [&]<class X>() {
-    const Params<X> p{rows_of<X>(a.x),       a.x.shape[1],     half,        a.position.data,
-                      index_of(a.row_index), a.frequency.data, a.magnitude, a.position_offset};
-    const auto shared_bytes = static_cast<std::size_t>(half) * sizeof(float2);
-    rope_kernel<<<grid_of(a.x.shape[0]), kBlockThreads, shared_bytes, on.stream>>>(p);
+    constexpr int kWide = device::kVecBytes / static_cast<int>(sizeof(X));
+    const Params<X> p{rows_of<X>(a.x),
+                      a.x.shape[1],
+                      0,
+                      half,
+                      a.position.data,
+                      index_of(a.row_index),
+                      a.frequency.data,
+                      a.magnitude,
+                      a.position_offset};
+    if (half % kWide == 0 && is_aligned<X>(a.x, kWide)) {
+      launch_pairs<X, kWide>(p, a.x.shape[0], on);
+    } else {
+      launch_pairs<X, 1>(p, a.x.shape[0], on);
+    }
   });
-  check(cudaGetLastError());
 }
 
 }  // namespace spectx::cu

@@ -46,6 +46,15 @@ Rows<T> rows_of(const TensorView& t) noexcept {
   return {static_cast<T*>(t.data), t.strides[0], t.rank > 2 ? t.strides[1] : 0};
 }
 
+/// Whether every row of the tensor begins where `elements` of T can be loaded at once.
+template <class T>
+bool is_aligned(const TensorView& t, index_t elements) noexcept {
+  const auto bytes = static_cast<std::uintptr_t>(elements) * sizeof(T);
+  const bool has_inner = t.rank > 2;
+  return reinterpret_cast<std::uintptr_t>(t.data) % bytes == 0 && t.strides[0] % elements == 0 &&
+         (!has_inner || t.strides[1] % elements == 0);
+}
+
 /// Null where every row stands for itself.
 inline const std::int32_t* index_of(const Array<const std::int32_t>& row_index) noexcept {
   return row_index.size == 0 ? nullptr : row_index.data;

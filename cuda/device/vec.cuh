@@ -34,6 +34,11 @@ __device__ inline uint4 load_once(const uint4* from) {
   return to;
 }
 
+template <class T, int kCount>
+__device__ void store_vec(T* to, const Vec<T, kCount>& values) {
+  *reinterpret_cast<Vec<T, kCount>*>(to) = values;
+}
+
 /// All bits 0: zeros of every type.
 template <class T, int kCount>
 __device__ Vec<T, kCount> zero_vec() {
