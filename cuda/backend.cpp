@@ -49,9 +49,10 @@ class CudaBackend final : public Backend {
     run("CudaBackend::embed", s, launch_embed, a);
   }
   void matmul(const MatmulArgs& a, StreamView s) override {
-    constexpr index_t kFewRows = 8;
+    // cuBLAS is faster from two rows of a half type on; its sums depend on the number of rows.
+    const index_t few_rows = a.w.dtype == DType::f32 ? 8 : 1;
     const bool is_mixed = a.x.dtype != a.w.dtype;
-    if (a.x.shape[0] <= kFewRows || is_mixed || a.x.shape[1] == 0 || a.out.size() == 0) {
+    if (a.x.shape[0] <= few_rows || is_mixed || a.x.shape[1] == 0 || a.out.size() == 0) {
       return run("CudaBackend::matmul", s, launch_matmul_few_rows, a);
     }
     const Entry entry(*this, "CudaBackend::matmul", TraceLane::compute, s);
@@ -184,6 +185,7 @@ class CudaBackend final : public Backend {
   }
 
   Memories memories() override { return {device_memory_, host_memory_}; }
+  index_t scratch_bytes() const noexcept override { return Scratch::kMostBytes + kZeroBytes; }
   bool has_one_memory() const noexcept override { return false; }
   bool runs_at_call() const noexcept override { return false; }
   DType compute_dtype(DType weights) const noexcept override { return weights; }
@@ -219,6 +221,9 @@ class CudaBackend final : public Backend {
     const Entry entry(*this, name, lane, s);
     launcher(args, entry.launch());
   }
+
+  // Only the host's own stream runs operations that need scratch; it and the pipeline's two count.
+  static constexpr index_t kZeroBytes = 3 * kZeroWords * index_t{sizeof(std::uint32_t)};
 
   static cudaStream_t checked(StreamView s) {
     expects(s.handle != nullptr, "CudaBackend: the legacy stream cannot be used");

@@ -2,39 +2,51 @@
 // out = x / sqrt(mean(x^2) + eps) * weight
 // Moves 2 rows * dim * activation bytes: memory bound; the second read of a row hits the cache.
 #include "device/block.cuh"
+#include "device/vec.cuh"
 #include "kernels.hpp"
+#include "launch_early.cuh"
 #include "views.cuh"
 
 namespace spectx::cu {
 namespace {
 
-constexpr int kBlockThreads = 256;
+constexpr int kMostThreads = 512;  // one load a thread for 4,096 dims of a half type
 
 template <class X, class W>
 struct Params {
   Rows<const X> x;
   const W* weight;
   Rows<X> out;
-  index_t dim;
+  index_t heads, dim;
   float eps;
 };
 
-// One block a row; a thread reads again what it alone overwrites.
-template <class X, class W>
-__global__ void __launch_bounds__(kBlockThreads)
+// One block a row and head; a thread reads again what it alone overwrites.
+template <class X, class W, int kElements>
+__global__ void __launch_bounds__(kMostThreads)
     rms_norm_kernel(const __grid_constant__ Params<X, W> p) {
   __shared__ float shared[device::kMostWarps];
-  const X* const x = p.x.row(blockIdx.x);
-  X* const out = p.out.row(blockIdx.x);
+  const index_t step = index_t{blockDim.x} * kElements;
+  const index_t begin = index_t{threadIdx.x} * kElements;
+  const X* const x = p.x.row(blockIdx.x / p.heads, blockIdx.x % p.heads);
+  X* const out = p.out.row(blockIdx.x / p.heads, blockIdx.x % p.heads);
   float sum = 0;
-  for (index_t d = threadIdx.x; d < p.dim; d += kBlockThreads) {
-    const float value = device::to_float(x[d]);
-    sum = fmaf(value, value, sum);
+  device::wait_for_kernel_ahead();
+  for (index_t d = begin; d < p.dim; d += step) {
+    const auto values = device::load_vec<X, kElements>(x + d);
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) sum = fmaf(values[e], values[e], sum);
   }
   const float mean = device::block_sum(sum, shared) / static_cast<float>(p.dim);
   const float scale = 1 / sqrtf(mean + p.eps);
-  for (index_t d = threadIdx.x; d < p.dim; d += kBlockThreads) {
-    out[d] = device::from_float<X>(device::to_float(x[d]) * device::to_float(p.weight[d]) * scale);
+  for (index_t d = begin; d < p.dim; d += step) {
+    auto values = device::load_vec<X, kElements>(x + d);
+    const auto weights = device::load_vec<W, kElements>(p.weight + d);
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) {
+      values.element[e] = device::from_float<X>(values[e] * weights[e] * scale);
+    }
+    device::store_vec(out + d, values);
   }
 }
 
@@ -44,12 +56,20 @@ void launch_rms_norm(const RmsNormArgs& a, const Launch& on) {
   if (a.x.size() == 0) return;
   dispatch_device_dtype(a.x.dtype, [&]<class X>() {
     dispatch_device_dtype(a.weight.dtype, [&]<class W>() {
-      const Params<X, W> p{rows_of<const X>(a.x), a.weight.as<const W>(), rows_of<X>(a.out),
-                           a.x.shape[1], a.eps};
-      rms_norm_kernel<<<grid_of(a.x.shape[0]), kBlockThreads, 0, on.stream>>>(p);
+      constexpr int kWide = device::kVecBytes / static_cast<int>(sizeof(X));
+      const Params<X, W> p{rows_of<const X>(a.x), a.weight.as<const W>(),
+                           rows_of<X>(a.out),     a.x.rank > 2 ? a.x.shape[1] : 1,
+                           a.weight.shape[0],     a.eps};
+      const bool is_wide = p.dim % kWide == 0 && is_aligned<X>(a.x, kWide) &&
+                           is_aligned<X>(a.out, kWide) && is_aligned<W>(a.weight, kWide);
+      const index_t warps = div_up(p.dim, index_t{device::kWarpSize} * (is_wide ? kWide : 1));
+      const auto threads =
+          std::min(kMostThreads, static_cast<int>(std::min(warps, index_t{device::kMostWarps})) *
+                                     device::kWarpSize);
+      launch_early(is_wide ? rms_norm_kernel<X, W, kWide> : rms_norm_kernel<X, W, 1>,
+                   grid_of(a.x.shape[0] * p.heads), threads, 0, p, on);
     });
   });
-  check(cudaGetLastError());
 }
 
 }  // namespace spectx::cu

@@ -17,6 +17,8 @@ namespace spectx::cu {
 /// operation was given stays where it is: the graph may be launched at any time.
 class Scratch {
  public:
+  static constexpr index_t kMostBytes = index_t{128} << 20;  // that an operation asks for
+
   Scratch(MemoryResource& memory, cudaStream_t stream) noexcept
       : memory_(&memory), stream_(stream) {}
 

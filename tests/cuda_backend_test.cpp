@@ -91,8 +91,8 @@ TEST_CASE("matmul of many rows by cuBLAS, in every type") {
   const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16);
   const float beta = GENERATE(0.0F, 1.0F);
   const Padding padding = GENERATE(Padding{0, 0}, Padding{3, 1});
-  CAPTURE(dtype_name(dtype), beta, padding.columns);
-  const index_t rows = 33;
+  const index_t rows = GENERATE(2, 8, 33);
+  CAPTURE(dtype_name(dtype), beta, padding.columns, rows);
   const index_t in = 200;
   const index_t out = 72;
   // Sums of few small multiples of 1/64 are exact in every type.

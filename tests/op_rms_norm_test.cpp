@@ -54,6 +54,31 @@ TEST_CASE("rms_norm divides by the root of the mean square, in place or not") {
   REQUIRE(to.is_padding_intact());
 }
 
+TEST_CASE("rms_norm of heads leaves the columns beside them alone") {
+  const NamedBackend b = GENERATE(from_range(backends()));
+  const index_t dim = GENERATE(6, 64, 128);
+  CAPTURE(b.name, dim);
+  const index_t rows = 5;
+  const index_t heads = 3;
+  const index_t columns = heads * dim;
+  Random random(10);
+  // More columns follow those of the heads: x is the left part of wider rows.
+  const DeviceMatrix x(*b.backend, DType::f32, rows, columns, random.normal(rows * columns, 3),
+                       Padding{2 * dim, 1});
+  const DeviceMatrix weight(*b.backend, DType::f32, 1, dim, random.normal(dim));
+  const std::vector<Bound> wanted = expected(x.rounded(), weight.rounded(), rows * heads, 0);
+  const TensorView view = split_heads(x.view(), heads, dim);
+  run_on(*b.backend, [&](StreamView stream) {
+    b.backend->rms_norm({.x = view,
+                         .weight = vector_view(weight.view().data, DType::f32, dim),
+                         .out = view,
+                         .eps = 0},
+                        stream);
+  });
+  REQUIRE(outside(x.read(), wanted) == "");
+  REQUIRE(x.is_padding_intact());
+}
+
 TEST_CASE("rms_norm of zeros is zeros") {
   const NamedBackend b = GENERATE(from_range(backends()));
   const DeviceMatrix x(*b.backend, DType::f32, 2, 33, std::vector<float>(66, 0));

@@ -50,8 +50,9 @@ TEST_CASE("too small a memory is named with what it lacks") {
 TEST_CASE("hostile configurations give an error, not a wrong size") {
   for (index_t PlannerConfig::*const field :
        {&PlannerConfig::device_bytes, &PlannerConfig::host_bytes, &PlannerConfig::model_bytes,
-        &PlannerConfig::head_weight_bytes, &PlannerConfig::max_requests, &PlannerConfig::max_length,
-        &PlannerConfig::max_step_rows, &PlannerConfig::page_rows, &PlannerConfig::write_batch}) {
+        &PlannerConfig::head_weight_bytes, &PlannerConfig::scratch_bytes,
+        &PlannerConfig::max_requests, &PlannerConfig::max_length, &PlannerConfig::max_step_rows,
+        &PlannerConfig::page_rows, &PlannerConfig::write_batch}) {
     for (const index_t bad : kBad) {
       PlannerConfig config = llama_config();
       config.*field = bad;

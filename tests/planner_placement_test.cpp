@@ -156,6 +156,27 @@ TEST_CASE("the longest leaves first, ties by the lower id; short requests never 
   CHECK(std::equal(once.begin(), once.end(), again.resident_groups.begin()));
 }
 
+TEST_CASE("equal requests lose their last groups in turn, and gain them back likewise") {
+  MemoryPlanner planner = planner_for(100, 300);
+  Needs needs;
+  for (std::int32_t i = 0; i < 4; ++i) needs.push_back(need(i, 250, 256, kGroups));
+  const auto spread = [&] {
+    const auto [least, most] = std::minmax_element(
+        needs.begin(), needs.end(),
+        [](const auto& a, const auto& b) { return a.resident_groups < b.resident_groups; });
+    return most->resident_groups - least->resident_groups;
+  };
+  for (RequestNeed& n : needs) n.resident_groups = 0;
+  settle(planner, needs);
+  CHECK(spread() <= 1);
+  const std::int32_t with_four = needs[3].resident_groups;
+  CHECK(with_four < kGroups);
+  needs.pop_back();
+  settle(planner, needs);
+  CHECK(spread() <= 1);
+  CHECK(needs[0].resident_groups > with_four);
+}
+
 TEST_CASE("a move under way is left alone") {
   MemoryPlanner planner = planner_for(38, 100);
   Needs needs{need(0, 30, 256, kGroups)};

@@ -22,6 +22,7 @@ PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaW
   PlannerConfig c;
   c.device_bytes = config.device_bytes;
   c.host_bytes = backend.has_one_memory() || head == nullptr ? 0 : config.host_bytes;
+  c.scratch_bytes = backend.scratch_bytes();
   c.model_bytes = weights.bytes() + llama::LlamaDecoder::bytes(weights.config(), decoder, compute);
   c.has_one_memory = backend.has_one_memory();
   c.selection = config.selection;

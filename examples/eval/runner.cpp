@@ -12,6 +12,7 @@ PlannerConfig planner_config(const Backend& backend, const llama::LlamaWeights& 
   const DType compute = backend.compute_dtype(weights.dtype());
   PlannerConfig c;
   c.device_bytes = config.device_bytes;
+  c.scratch_bytes = backend.scratch_bytes();
   c.model_bytes = weights.bytes() + llama::LlamaDecoder::bytes(weights.config(), decoder, compute);
   c.head_weight_bytes = head.storage.bytes();
   c.has_one_memory = backend.has_one_memory();

@@ -31,9 +31,9 @@ struct MatmulArgs {
 };
 /// out = x / sqrt(mean(x^2) + eps) * weight
 struct RmsNormArgs {
-  TensorView x;       // [rows, dim]
+  TensorView x;       // [rows, dim] or [rows, heads, dim]
   TensorView weight;  // [dim]
-  TensorView out;     // [rows, dim], may be x
+  TensorView out;     // of x's shape, may be x
   float eps = 1e-5F;
 };
 /// Rotates (x[i], x[i + dim / 2]) by (position + position_offset) * frequency[i], in place.
@@ -231,6 +231,9 @@ class Backend {
   virtual void stamp(std::uint64_t* device_ns, StreamView) = 0;
 
   virtual Memories memories() = 0;
+  /// Device memory that operations take beside their arguments, at most: what the planner has to
+  /// leave. More only for one item of more than a million tokens.
+  virtual index_t scratch_bytes() const noexcept = 0;
   /// The host's memory is the device's: every group stays resident and there is no host tier.
   virtual bool has_one_memory() const noexcept = 0;
   /// Streams run at the call, so that no transfer can hide behind computation.

@@ -14,6 +14,7 @@ namespace spectx {
 struct MemoryUse {
   index_t model = 0;           // as configured
   index_t head_weights = 0;    // as configured
+  index_t scratch = 0;         // of the operations, as configured
   index_t arena = 0;           // of the pool's pages
   index_t staging = 0;         // of prompts whose layers are on the host
   index_t pool_tables = 0;     // page tables, slot map, batch arrays: KVPool
@@ -27,11 +28,11 @@ struct MemoryUse {
   index_t host_rows = 0;  // host tier, in use
   index_t host_cap = 0;   // what it may grow to
 
-  /// Without the model: what spectx itself takes.
+  /// What the components allocate.
   index_t device_own() const noexcept {
     return arena + staging + pool_tables + step_lists + head_workspace;
   }
-  index_t device_total() const noexcept { return model + head_weights + device_own(); }
+  index_t device_total() const noexcept { return model + head_weights + scratch + device_own(); }
   index_t arena_used() const noexcept { return resident_rows + slots + head_keys; }
 };
 
@@ -199,6 +200,7 @@ inline MemoryUse MemoryPlanner::predict(std::span<const RequestNeed> now) const 
   MemoryUse use{
       .model = config_.model_bytes,
       .head_weights = config_.head_weight_bytes,
+      .scratch = config_.scratch_bytes,
       .arena = layout_.arena_bytes,
       .staging = layout_.staging_bytes,
       .pool_tables = layout_.table_bytes(),

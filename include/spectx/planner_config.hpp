@@ -20,6 +20,7 @@ struct PlannerConfig {
   index_t host_bytes = 0;             // cap of the host tier; see host_memory_limit()
   index_t model_bytes = 0;            // weights and activations of the model itself, on the device
   index_t head_weight_bytes = 0;      // of the retrieval head, on the device
+  index_t scratch_bytes = 0;          // of the operations: Backend::scratch_bytes()
   bool has_one_memory = false;        // host and device memory are the same: no host tier
   bool force_host_tier = false;       // have one even where everything fits on the device
   std::optional<DType> host_dtype{};  // f8_e4m3 or i8; none: the rows' own type, without loss
@@ -96,6 +97,8 @@ inline void check_plan(const ModelShape& shape, const PlannerConfig& c) {
           "PlannerConfig: model_bytes must be in 0 .. 2^60");
   expects(c.head_weight_bytes >= 0 && c.head_weight_bytes <= kMaxBytes,
           "PlannerConfig: head_weight_bytes must be in 0 .. 2^60");
+  expects(c.scratch_bytes >= 0 && c.scratch_bytes <= kMaxBytes,
+          "PlannerConfig: scratch_bytes must be in 0 .. 2^60");
   expects(c.max_requests > 0 && c.max_requests <= kMaxDimension,
           "PlannerConfig: max_requests must be in 1 .. 2^20");
   expects(c.max_length > 0 && c.max_length <= kMaxRows,

@@ -7,20 +7,34 @@
 
 namespace spectx {
 
-/// What a machine and a head do, measured by whoever asks.
+/// What a machine and a head do, measured by whoever asks. As they are the shares make a bound by
+/// bytes alone: every weight and row read once at the memory's rate, no launch, no arithmetic.
 struct MachineRates {
   double device_gb_s = 3000;  // of the device's memory, 1e9 bytes
   double link_gb_s = 50;      // of a gather from host memory
   double miss_scale = 1;      // times the recorded miss rate: ask with 1.5 too
+  double weight_share = 1;    // of the device's rate, at which products read weights,
+  double row_share = 1;       // attention selected rows,
+  double key_share = 1;       // and the head its keys
+  double layer_us = 0;        // of a layer beside these: launches, norms, RoPE, new rows
 };
 
-/// A predicted decode step of equal requests. A bound by bytes, not a measurement: every weight and
-/// every row that is read once at the memory's rate, no launch, no arithmetic, no imbalance.
+/// An H100 (80 GB, PCIe 5) with captured steps; docs/performance.md.
+inline MachineRates h100_rates() {
+  return {.device_gb_s = 3000,
+          .link_gb_s = 49,
+          .weight_share = 0.94,
+          .row_share = 0.71,
+          .key_share = 0.55,
+          .layer_us = 30};
+}
+
+/// A predicted decode step of equal requests.
 struct StepPrediction {
   index_t requests = 0;  // 0: nothing fits
   double hot_buffer = 0;
   index_t groups_on_host = 0;  // of all requests together
-  double device_ms = 0;        // reading weights, selected rows and head keys
+  double device_ms = 0;        // of the compute stream, without waiting for rows
   double transfer_ms = 0;      // missed rows over the link
   double exposed_ms = 0;       // transfers that no earlier group's compute hides
 
@@ -60,7 +74,9 @@ inline StepPrediction predict_step(const MemoryPlanner& planner, index_t request
   const double rows = real(read_rows * shape.kv_heads * layout.row_bytes * shape.cached_layers());
   const double keys = real(length * layout.key_row_bytes);
   const double weights = real(config.model_bytes + config.head_weight_bytes);
-  step.device_ms = (weights + real(requests) * (rows + keys)) / (rates.device_gb_s * 1e6);
+  const double read = weights / rates.weight_share +
+                      real(requests) * (rows / rates.row_share + keys / rates.key_share);
+  step.device_ms = read / (rates.device_gb_s * 1e6) + real(shape.layers) * rates.layer_us * 1e-3;
 
   const double missed =
       length <= planner.pool_plan().slots
@@ -68,10 +84,10 @@ inline StepPrediction predict_step(const MemoryPlanner& planner, index_t request
           : recorded_miss_rate(config.hot_buffer) * rates.miss_scale * real(read_rows);
   const double group_ms =
       missed * real(shape.kv_heads * layout.run.bytes) / (rates.link_gb_s * 1e6);
-  // Whole requests are on the host, and the last groups of one more.
   for (index_t g = 0; g < layout.groups; ++g) {
-    const bool is_in_rest = g >= layout.groups - on_host % layout.groups;
-    step.transfer_ms += group_ms * real(on_host / layout.groups + (is_in_rest ? 1 : 0));
+    // The last groups of all requests are on the host before one that lies ahead.
+    const index_t behind = (layout.groups - 1 - g) * requests;
+    step.transfer_ms += group_ms * real(std::clamp<index_t>(on_host - behind, 0, requests));
     const double before = step.device_ms * real(g) / real(layout.groups);
     step.exposed_ms = std::max(step.exposed_ms, step.transfer_ms - before);
   }

@@ -11,9 +11,11 @@ namespace spectx::detail {
 
 /// Chooses how many groups of each request stay on the device. Allocates only at construction.
 ///
-/// Groups leave in one order: of the request with the longest final length first (then the longest
-/// now, then the lower id), last group first. So what has to leave now is always a part of what has
-/// to leave at the final lengths, and requests that fit to their end fit on the way there.
+/// Groups leave in one order: of the requests with the longest final length, in pages, first; of
+/// those the last groups first, each request's in turn (of the longest now first, then of the lower
+/// id). So what has to leave now is always a part of what has to leave at the final lengths, and
+/// requests that fit to their end fit on the way there; and no request's first groups leave, which
+/// hide the transfer of the others, while an equal one's last groups are still there.
 class Placer {
  public:
   /// A group leaves when requests would not fit after this many pages of growth each.
@@ -105,9 +107,9 @@ class Placer {
     const auto end = order_.begin() + static_cast<std::ptrdiff_t>(now.size());
     std::iota(order_.begin(), end, std::size_t{0});
     std::sort(order_.begin(), end, [&](std::size_t a, std::size_t b) {
-      if (now[a].final_length != now[b].final_length) {
-        return now[a].final_length > now[b].final_length;
-      }
+      const index_t a_pages = demand_.token_pages(now[a].final_length);
+      const index_t b_pages = demand_.token_pages(now[b].final_length);
+      if (a_pages != b_pages) return a_pages > b_pages;
       if (now[a].length != now[b].length) return now[a].length > now[b].length;
       return now[a].request.value < now[b].request.value;
     });
@@ -144,13 +146,16 @@ class Placer {
   bool take(std::span<const RequestNeed> now, Targets target) const {
     PageDemand::Sum pages = sum(now, target, leave_rows_);
     bool has_taken = false;
-    for (std::size_t k = 0; k < order_count_ && pages.pages() > limit_; ++k) {
-      const std::size_t i = order_[k];
-      if (now[i].is_parked || !demand_.can_leave(now[i].final_length)) continue;
-      for (; target[i] > 0 && pages.pages() > limit_; --target[i]) {
-        pages.change(now[i], -1);
+    for (std::size_t begin = 0; begin < order_count_ && pages.pages() > limit_;) {
+      const std::size_t end = end_of_equals(now, begin);
+      while (pages.pages() > limit_) {
+        const std::size_t k = next_place(now, target, begin, end, false);
+        if (k == end) break;
+        --target[order_[k]];
+        pages.change(now[order_[k]], -1);
         has_taken = true;
       }
+      begin = end;
     }
     return has_taken;
   }
@@ -159,14 +164,43 @@ class Placer {
   /// end of every request.
   void give_back(std::span<const RequestNeed> now, Targets target) const {
     PageDemand::Sum pages = sum(now, target, return_rows_);
-    for (std::size_t k = order_count_; k-- > 0;) {
-      const std::size_t i = order_[k];
-      if (now[i].is_parked) continue;
-      for (; target[i] < demand_.groups(); ++target[i]) {
-        pages.change(now[i], 1);
+    for (std::size_t end = order_count_; end > 0;) {
+      std::size_t begin = end - 1;
+      while (begin > 0 && end_of_equals(now, begin - 1) == end) --begin;
+      for (std::size_t k = 0; (k = next_place(now, target, begin, end, true)) != end;) {
+        pages.change(now[order_[k]], 1);
         if (pages.pages() > limit_) return;
+        ++target[order_[k]];
       }
+      end = begin;
     }
+  }
+
+  /// The end of the places in the order that have the same final pages as the one at `begin`.
+  std::size_t end_of_equals(std::span<const RequestNeed> now, std::size_t begin) const {
+    const auto pages = [&](std::size_t k) {
+      return demand_.token_pages(now[order_[k]].final_length);
+    };
+    std::size_t end = begin + 1;
+    while (end < order_count_ && pages(end) == pages(begin)) ++end;
+    return end;
+  }
+  /// The place in [begin, end) whose request is the next to lose a group, or to gain one; `end`:
+  /// none.
+  std::size_t next_place(std::span<const RequestNeed> now, Targets target, std::size_t begin,
+                         std::size_t end, bool gains) const {
+    std::size_t next = end;
+    for (std::size_t k = begin; k < end; ++k) {
+      const RequestNeed& need = now[order_[k]];
+      const std::int32_t groups = target[order_[k]];
+      const bool can =
+          gains ? groups < demand_.groups() : groups > 0 && demand_.can_leave(need.final_length);
+      if (need.is_parked || !can) continue;
+      const bool is_next =
+          next == end || (gains ? groups <= target[order_[next]] : groups > target[order_[next]]);
+      if (is_next) next = k;
+    }
+    return next;
   }
 
   /// Keeps to what can start now: both copies of a moving group exist until the move is done, and

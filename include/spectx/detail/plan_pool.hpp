@@ -8,11 +8,12 @@
 
 namespace spectx::detail {
 
-/// Device bytes beside the arena: staging, tables, step lists, the head's workspace.
+/// Device bytes beside the arena: staging, tables, step lists, the head's workspace, scratch.
 inline index_t fixed_bytes(const ModelShape& shape, const PlannerConfig& config,
                            const PoolPlan& plan) {
   const PoolLayout layout(shape, plan);
-  return layout.staging_bytes + layout.table_bytes() + layout.step_list_bytes() +
+  return config.scratch_bytes + layout.staging_bytes + layout.table_bytes() +
+         layout.step_list_bytes() +
          HeadLayout(shape, plan, config.head, config.compute_dtype).bytes();
 }
 
