@@ -24,14 +24,14 @@ function(refuses code pattern)
 endfunction()
 
 refuses(2 "--mode: .slow. is neither" ${tiny} ${trace} --mode slow)
-refuses(2 "--requests: .few. is no such number" ${tiny} ${trace} --requests few)
-refuses(2 "--context: .0. is no such number" ${tiny} ${trace} --context 0)
+refuses(2 "--requests: .few. is no number of requests" ${tiny} ${trace} --requests few)
+refuses(2 "--context must be numbers from 1 to" ${tiny} ${trace} --context 0)
 refuses(1 "none of llama-3.1-8b" --model unknown --backend cpu ${trace})
 refuses(1 "cannot be opened" ${tiny} --trace "${FOLDER}/none.bin")
 
 refuses(2 "--run must be two numbers" ${tiny} ${trace} --run 100)
 refuses(2 "--run and --arrivals exclude" ${tiny} ${trace} --run 100,100 --arrivals 2)
-refuses(2 "--requests: .max. is no such number" ${tiny} ${trace} --run 100,100 --requests max)
+refuses(2 "--requests must be numbers from 1 to" ${tiny} ${trace} --run 100,100 --requests max)
 
 execute_process(
   COMMAND "${BENCH}" ${tiny} ${trace} --context 700,900 --requests 1,max --budget 600 --chunk 128 --misses 0,1

@@ -142,7 +142,7 @@ TEST_CASE("What the decoder cannot run is refused with the reason") {
   other.architecture = "gpt\x1b[1m";
   REQUIRE(message(other) ==
           "tiny.gguf: architecture \"gpt?[1m\" is not supported: the reference decoder runs "
-          "\"llama\"");
+          "\"llama\" and \"qwen3\"");
 
   TinyLlama biased;
   biased.tensors["blk.0.attn_q.bias"] = {{48}, std::vector<float>(48)};

@@ -15,36 +15,50 @@ struct Known {
   index_t layers, hidden, feed_forward, query_heads, kv_heads, head_dim, vocabulary;
   float theta;
   bool has_tied_embeddings;
+  bool has_qk_norm = false;
 };
 
-constexpr std::array<Known, 5> kKnown = {{
+constexpr std::array<Known, 6> kKnown = {{
     {"llama-3.1-8b", 32, 4096, 14336, 32, 8, 128, 128256, 5e5F, false},
     {"llama-3.2-1b", 16, 2048, 8192, 32, 8, 64, 128256, 5e5F, true},
     {"llama-3.1-70b", 80, 8192, 28672, 64, 8, 128, 128256, 5e5F, false},
     {"mistral-7b", 32, 4096, 14336, 32, 8, 128, 32768, 1e6F, false},
+    {"qwen3-8b", 36, 4096, 12288, 32, 8, 128, 151936, 1e6F, false, true},
     {"smollm2-135m", 30, 576, 1536, 9, 3, 64, 49152, 1e5F, true},
 }};
 
 constexpr index_t kAnyLength = index_t{1} << 20;
 
-llama::LlamaConfig from_hf_config(const std::string& path) {
+llama::LlamaConfig config_of(const Known& k) {
+  llama::LlamaConfig c{.layers = k.layers,
+                       .hidden = k.hidden,
+                       .feed_forward = k.feed_forward,
+                       .query_heads = k.query_heads,
+                       .kv_heads = k.kv_heads,
+                       .k_dim = k.head_dim,
+                       .v_dim = k.head_dim,
+                       .vocabulary = k.vocabulary,
+                       .context_length = kAnyLength,
+                       .has_tied_embeddings = k.has_tied_embeddings,
+                       .has_qk_norm = k.has_qk_norm,
+                       .rope = {},
+                       .rope_divisors = {}};
+  c.rope.theta = k.theta;
+  return c;
+}
+
+Known from_hf_config(const std::string& path) {
   const plan::ModelSource source = plan::read_hf_config(path);
   const ModelShape& shape = source.shape;
-  if (source.name != "llama" && source.name != "mistral") {
-    throw Unsupported(path + ": the reference decoder runs llama and mistral, not " + source.name);
+  if (source.name == "qwen2") {
+    throw Unsupported(path + ": the reference decoder runs llama, mistral and qwen3, not qwen2");
   }
-  return {.layers = shape.layers,
-          .hidden = shape.hidden,
-          .feed_forward = source.feed_forward,
-          .query_heads = shape.query_heads,
-          .kv_heads = shape.kv_heads,
-          .k_dim = shape.k_dim,
-          .v_dim = shape.v_dim,
-          .vocabulary = shape.vocabulary,
-          .context_length = kAnyLength,
-          .has_tied_embeddings = source.has_tied_embeddings,
-          .rope = {},
-          .rope_divisors = {}};
+  return {path.c_str(),          shape.layers,
+          shape.hidden,          source.feed_forward,
+          shape.query_heads,     shape.kv_heads,
+          shape.k_dim,           shape.vocabulary,
+          Rope{}.theta,          source.has_tied_embeddings,
+          source.name == "qwen3"};
 }
 
 /// Cuts the head's tensors out of the carver's memory; over null it only counts.
@@ -71,23 +85,9 @@ std::string known_shapes() {
 }
 
 llama::LlamaConfig model_by_name(const std::string& name) {
-  if (name.ends_with(".json")) return from_hf_config(name);
-  for (const Known& k : kKnown) {
-    if (name != k.name) continue;
-    llama::LlamaConfig c{.layers = k.layers,
-                         .hidden = k.hidden,
-                         .feed_forward = k.feed_forward,
-                         .query_heads = k.query_heads,
-                         .kv_heads = k.kv_heads,
-                         .k_dim = k.head_dim,
-                         .v_dim = k.head_dim,
-                         .vocabulary = k.vocabulary,
-                         .context_length = kAnyLength,
-                         .has_tied_embeddings = k.has_tied_embeddings,
-                         .rope = {},
-                         .rope_divisors = {}};
-    c.rope.theta = k.theta;
-    return c;
+  if (name.ends_with(".json")) return config_of(from_hf_config(name));
+  for (const Known& known : kKnown) {
+    if (name == known.name) return config_of(known);
   }
   throw InvalidArgument("--model " + name + " is none of " + known_shapes() +
                         ", a config.json, a .gguf file");

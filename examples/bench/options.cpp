@@ -2,7 +2,6 @@
 #include "bench/options.hpp"
 
 #include <array>
-#include <charconv>
 
 #include "bench/model_shapes.hpp"
 #include "support/args.hpp"
@@ -50,7 +49,7 @@ constexpr std::array<Flag, 41> kFlags = {{
     {"--steps", "N", "of a repeat (default 24)"},
     {"--repeats", "N", "default 3"},
     {"--profile", "N", "steps with stamps between their parts (default 4)"},
-    {"--copy-blocks", "N,N..", "grid of the gather of misses (default 16)"},
+    {"--copy-blocks", "N,N..", "grid of the gather of misses (default 8)"},
     {"--seconds", "S", "begin no configuration later than that; cut off a run that takes longer"},
     {"--commit", "TEXT", "that is measured, for the record"},
     {"--json", "FILE", "write every figure there"},
@@ -61,50 +60,24 @@ constexpr std::array<Flag, 41> kFlags = {{
     {"-h", "", ""},
 }};
 
-/// The parts of a list that are not empty.
-std::vector<std::string> words(const std::string& list) {
-  std::vector<std::string> all = support::split(list);
-  std::erase(all, "");
-  return all;
-}
-
-template <class T>
-T number(const char* flag, const std::string& text, T least) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !(value >= least)) {
-    throw UsageError(std::string(flag) + ": \"" + text + "\" is no such number");
-  }
-  return value;
-}
-
-template <class T>
-std::vector<T> numbers(const Args& args, const char* flag, const char* otherwise, T least) {
-  std::vector<T> all;
-  for (const std::string& part : words(args.has(flag) ? args.text(flag) : otherwise)) {
-    all.push_back(number<T>(flag, part, least));
-  }
-  if (all.empty()) throw UsageError(std::string(flag) + " has no value");
-  return all;
-}
-
 std::vector<std::string> words(const Args& args, const char* flag, const char* otherwise) {
-  std::vector<std::string> all = words(args.has(flag) ? args.text(flag) : otherwise);
+  std::vector<std::string> all = support::split(args.text(flag, otherwise));
+  std::erase(all, "");
   if (all.empty()) throw UsageError(std::string(flag) + " has no value");
   return all;
 }
 
 void read_lists(const Args& args, Options& o) {
-  o.contexts = numbers<index_t>(args, "--context", "4096", 1);
-  for (const index_t context : o.contexts) {
-    if (context > kMostTokens) throw UsageError("--context is too long");
-  }
-  o.hot_buffers = numbers<double>(args, "--hot-buffer", "2", 1.0);
-  o.copy_blocks = numbers<index_t>(args, "--copy-blocks", "16", 1);
-  o.miss_scales = numbers<double>(args, "--misses", "1", 0.0);
+  o.contexts = args.numbers<index_t>("--context", "4096", 1, kMostTokens);
+  o.hot_buffers = args.numbers<double>("--hot-buffer", "2", 1, 1024);
+  o.copy_blocks = args.numbers<index_t>("--copy-blocks", "8", 1, 4096);
+  o.miss_scales = args.numbers<double>("--misses", "1", 0, 1000);
   o.requests = words(args, "--requests", "1");
   for (const std::string& r : o.requests) {
-    if (r != "max" && r != "best") number<index_t>("--requests", r, 1);
+    const bool is_number = !r.empty() && r.find_first_not_of("0123456789") == std::string::npos;
+    if (r != "max" && r != "best" && (!is_number || r.size() > 6 || std::stoll(r) == 0)) {
+      throw UsageError("--requests: \"" + r + "\" is no number of requests, max or best");
+    }
   }
   o.host_dtypes = words(args, "--host-dtype", "own");
   for (const std::string& dtype : o.host_dtypes) {

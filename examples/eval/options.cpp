@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 
 #include "eval/needles.hpp"
 #include "support/args.hpp"
@@ -59,16 +58,7 @@ constexpr std::array<Flag, 26> kFlags = {{
 template <class Number>
 std::vector<Number> numbers(const Args& args, std::string_view name, std::string_view otherwise,
                             Number min, Number max) {
-  std::vector<Number> all;
-  for (const std::string& part : split(args.text(name, otherwise))) {
-    Number n{};
-    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), n);
-    if (error != std::errc() || end != part.data() + part.size() || !(n >= min && n <= max)) {
-      throw UsageError(std::string(name) + " must be numbers from " + std::to_string(min) +
-                       " on, with commas between them, not \"" + args.text(name) + "\"");
-    }
-    all.push_back(n);
-  }
+  std::vector<Number> all = args.numbers(name, otherwise, min, max);
   std::sort(all.begin(), all.end());
   all.erase(std::unique(all.begin(), all.end()), all.end());
   return all;

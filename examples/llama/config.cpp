@@ -17,20 +17,20 @@ std::string quoted(std::string text) {
   return '"' + (text.size() > kMost ? text.substr(0, kMost) + "..." : text) + '"';
 }
 
-/// The keys of one file, checked as they are read.
+/// The keys of one file's architecture, checked as they are read.
 class Keys {
  public:
-  explicit Keys(const io::Gguf& file) : file_(file) {}
+  Keys(const io::Gguf& file, const std::string& architecture)
+      : file_(file), prefix_(architecture + ".") {}
 
-  bool has(const std::string& key) const { return file_.has("llama." + key); }
+  bool has(const std::string& key) const { return file_.has(prefix_ + key); }
 
-  index_t count(const std::string& key) const {
-    return checked(key, file_.get<std::int64_t>("llama." + key));
-  }
+  index_t count(const std::string& key) const { return checked(key, whole(key)); }
+  index_t whole(const std::string& key) const { return file_.get<std::int64_t>(prefix_ + key); }
   index_t tokens(const std::string& key) const {
-    const auto value = file_.get<std::int64_t>("llama." + key);
+    const index_t value = whole(key);
     if (value < 1 || value > std::numeric_limits<std::int32_t>::max()) {
-      fail("llama." + key + " is " + std::to_string(value) + ", no possible number of tokens");
+      fail(prefix_ + key + " is " + std::to_string(value) + ", no possible number of tokens");
     }
     return value;
   }
@@ -38,8 +38,8 @@ class Keys {
     return has(key) ? count(key) : otherwise;
   }
   float positive(const std::string& key) const {
-    const auto value = file_.get<float>("llama." + key);
-    if (!std::isfinite(value) || value <= 0) fail("llama." + key + " must be a positive number");
+    const auto value = file_.get<float>(prefix_ + key);
+    if (!std::isfinite(value) || value <= 0) fail(prefix_ + key + " must be a positive number");
     return value;
   }
   [[noreturn]] void fail(const std::string& reason) const {
@@ -53,22 +53,22 @@ class Keys {
   index_t checked(const std::string& key, std::int64_t value) const {
     constexpr index_t kMost = index_t{1} << 18;  // products of three stay far from overflow
     if (value < 1 || value > kMost) {
-      fail("llama." + key + " is " + std::to_string(value) + ", not in [1, " +
+      fail(prefix_ + key + " is " + std::to_string(value) + ", not in [1, " +
            std::to_string(kMost) + "]");
     }
     return value;
   }
 
   const io::Gguf& file_;
+  std::string prefix_;
 };
 
-void check_is_supported(const io::Gguf& file, const Keys& keys) {
-  const auto architecture = file.get<std::string>("general.architecture");
-  if (architecture != "llama") {
+void check_is_supported(const std::string& architecture, const Keys& keys) {
+  if (architecture != "llama" && architecture != "qwen3") {
     keys.unsupported("architecture " + quoted(architecture) +
-                     " is not supported: the reference decoder runs \"llama\"");
+                     " is not supported: the reference decoder runs \"llama\" and \"qwen3\"");
   }
-  if (keys.has("expert_count") && file.get<std::int64_t>("llama.expert_count") > 0) {
+  if (keys.has("expert_count") && keys.whole("expert_count") > 0) {
     keys.unsupported("mixtures of experts are not supported");
   }
 }
@@ -76,8 +76,9 @@ void check_is_supported(const io::Gguf& file, const Keys& keys) {
 }  // namespace
 
 LlamaConfig llama_config(const io::Gguf& file) {
-  const Keys keys(file);
-  check_is_supported(file, keys);
+  const auto architecture = file.get<std::string>("general.architecture");
+  const Keys keys(file, architecture);
+  check_is_supported(architecture, keys);
   LlamaConfig c;
   c.layers = keys.count("block_count");
   c.hidden = keys.count("embedding_length");
@@ -88,14 +89,16 @@ LlamaConfig llama_config(const io::Gguf& file) {
   c.rms_eps = keys.positive("attention.layer_norm_rms_epsilon");
   const auto num_tensors = static_cast<index_t>(file.tensors().size());
   if (c.layers > num_tensors) {
-    keys.fail("llama.block_count is " + std::to_string(c.layers) + ", but there are only " +
-              std::to_string(num_tensors) + " tensors");
+    keys.fail(architecture + ".block_count is " + std::to_string(c.layers) +
+              ", but there are only " + std::to_string(num_tensors) + " tensors");
   }
   if (c.query_heads % c.kv_heads != 0) {
-    keys.fail("llama.attention.head_count must be a multiple of llama.attention.head_count_kv");
+    keys.fail(architecture + ".attention.head_count must be a multiple of " + architecture +
+              ".attention.head_count_kv");
   }
   if (!keys.has("attention.key_length") && c.hidden % c.query_heads != 0) {
-    keys.fail("llama.embedding_length must be a multiple of llama.attention.head_count");
+    keys.fail(architecture + ".embedding_length must be a multiple of " + architecture +
+              ".attention.head_count");
   }
   c.k_dim = keys.count_or("attention.key_length", c.hidden / c.query_heads);
   c.v_dim = keys.count_or("attention.value_length", c.k_dim);
@@ -103,7 +106,8 @@ LlamaConfig llama_config(const io::Gguf& file) {
   if (keys.count_or("rope.dimension_count", c.k_dim) != c.k_dim) {
     keys.unsupported("RoPE over a part of a head is not supported");
   }
-  c.rope = io::read_rope(file, "llama");
+  c.has_qk_norm = architecture == "qwen3";
+  c.rope = io::read_rope(file, architecture);
   c.rope_divisors = io::read_rope_divisors(file, c.k_dim);
   c.vocabulary = file.at("token_embd.weight").rows();
   c.has_tied_embeddings = file.find("output.weight") == nullptr;

@@ -9,7 +9,7 @@
 
 namespace spectx::llama {
 
-/// What a model file says of a decoder of the Llama family.
+/// What a model file says of a decoder of the Llama family: Llama, Mistral, Qwen3.
 struct LlamaConfig {
   index_t layers = 0;
   index_t hidden = 0;
@@ -22,6 +22,7 @@ struct LlamaConfig {
   index_t context_length = 0;  // tokens that it was trained for
   float rms_eps = 1e-5F;
   bool has_tied_embeddings = false;  // the output matrix is the embeddings
+  bool has_qk_norm = false;          // RMS norms of the heads of q and k before RoPE (Qwen3)
   Rope rope;
   std::vector<float> rope_divisors;  // [k_dim / 2] of the frequencies (Llama 3.1), or empty
 

@@ -66,6 +66,12 @@ LlamaDecoder::Qkv LlamaDecoder::qkv(index_t layer, const Batch& batch, StreamVie
   const index_t q_cols = model.query_heads * model.k_dim;
   const index_t k_cols = model.kv_heads * model.k_dim;
   const index_t v_cols = model.kv_heads * model.v_dim;
+  const TensorView q = split_heads(columns(all, 0, q_cols), model.query_heads, model.k_dim);
+  const TensorView k = split_heads(columns(all, q_cols, k_cols), model.kv_heads, model.k_dim);
+  if (model.has_qk_norm) {
+    backend_.rms_norm({.x = q, .weight = w.q_norm, .out = q, .eps = model.rms_eps}, stream);
+    backend_.rms_norm({.x = k, .weight = w.k_norm, .out = k, .eps = model.rms_eps}, stream);
+  }
   // q and k lie side by side and turn alike: one call for both.
   const Array<const float> frequency{buffers_.frequency.as<const float>(), model.k_dim / 2};
   backend_.rope({.x = split_heads(columns(all, 0, q_cols + k_cols),
@@ -75,8 +81,8 @@ LlamaDecoder::Qkv LlamaDecoder::qkv(index_t layer, const Batch& batch, StreamVie
                  .frequency = frequency,
                  .magnitude = magnitude_},
                 stream);
-  return {.q = split_heads(columns(all, 0, q_cols), model.query_heads, model.k_dim),
-          .k = split_heads(columns(all, q_cols, k_cols), model.kv_heads, model.k_dim),
+  return {.q = q,
+          .k = k,
           .v = split_heads(columns(all, q_cols + k_cols, v_cols), model.kv_heads, model.v_dim)};
 }
 

@@ -32,8 +32,8 @@ class Loader {
   void matrix(const std::string& name, TensorView to) {
     read(name, {to.shape[0], to.shape[1]}, to, 0);
   }
-  /// Rows of q or k. A GGUF file has each head's two halves interleaved, for the other form of
-  /// RoPE: row 2 i + j is row j * dim / 2 + i.
+  /// Rows of q or k. A GGUF file of a Llama has each head's two halves interleaved, for the other
+  /// form of RoPE: row 2 i + j is row j * dim / 2 + i.
   void rotary_matrix(const std::string& name, TensorView to, index_t dim) {
     read(name, {to.shape[0], to.shape[1]}, to, dim);
   }
@@ -127,8 +127,17 @@ void load_layer(AnyLoader& loader, const LlamaConfig& c, index_t l, const LayerW
   const index_t k_rows = c.kv_heads * c.k_dim;
   const index_t v_rows = c.kv_heads * c.v_dim;
   loader.vector(block + "attn_norm.weight", to.attention_norm);
-  loader.rotary_matrix(block + "attn_q.weight", part(to.qkv, 0, q_rows), c.k_dim);
-  loader.rotary_matrix(block + "attn_k.weight", part(to.qkv, q_rows, k_rows), c.k_dim);
+  const TensorView q = part(to.qkv, 0, q_rows);
+  const TensorView k = part(to.qkv, q_rows, k_rows);
+  if (c.has_qk_norm) {
+    loader.matrix(block + "attn_q.weight", q);
+    loader.matrix(block + "attn_k.weight", k);
+    loader.vector(block + "attn_q_norm.weight", to.q_norm);
+    loader.vector(block + "attn_k_norm.weight", to.k_norm);
+  } else {
+    loader.rotary_matrix(block + "attn_q.weight", q, c.k_dim);
+    loader.rotary_matrix(block + "attn_k.weight", k, c.k_dim);
+  }
   loader.matrix(block + "attn_v.weight", part(to.qkv, q_rows + k_rows, v_rows));
   loader.matrix(block + "attn_output.weight", to.output);
   loader.vector(block + "ffn_norm.weight", to.mlp_norm);
@@ -140,6 +149,7 @@ void load_layer(AnyLoader& loader, const LlamaConfig& c, index_t l, const LayerW
 /// Cuts every tensor out of the carver's memory and loads it.
 template <class AnyLoader>
 AllWeights load_all(AnyLoader& loader, Carver& carver, const LlamaConfig& c, DType dtype) {
+  const TensorView none;
   AllWeights all;
   all.embeddings = carver.matrix(dtype, c.vocabulary, c.hidden);
   all.final_norm = carver.vector(DType::f32, c.hidden);
@@ -153,6 +163,8 @@ AllWeights load_all(AnyLoader& loader, Carver& carver, const LlamaConfig& c, DTy
   for (index_t l = 0; l < c.layers; ++l) {
     all.layers.push_back({.attention_norm = carver.vector(DType::f32, c.hidden),
                           .qkv = carver.matrix(dtype, c.qkv_rows(), c.hidden),
+                          .q_norm = c.has_qk_norm ? carver.vector(DType::f32, c.k_dim) : none,
+                          .k_norm = c.has_qk_norm ? carver.vector(DType::f32, c.k_dim) : none,
                           .output = carver.matrix(dtype, c.hidden, c.query_heads * c.v_dim),
                           .mlp_norm = carver.vector(DType::f32, c.hidden),
                           .gate_up = carver.matrix(dtype, 2 * c.feed_forward, c.hidden),

@@ -13,6 +13,7 @@ namespace spectx::llama {
 struct LayerWeights {
   TensorView attention_norm;  // [hidden] f32
   TensorView qkv;             // [q | k | v, hidden], rows of q and k for half-split RoPE
+  TensorView q_norm, k_norm;  // [k_dim] f32, or none
   TensorView output;          // [hidden, query_heads * v_dim]
   TensorView mlp_norm;        // [hidden] f32
   TensorView gate_up;         // [gate | up, hidden]

@@ -52,6 +52,10 @@ class Args {
                 index_t max = std::numeric_limits<index_t>::max()) const;
   /// A finite decimal number in [min, max]. Throws UsageError.
   double number(std::string_view name, double otherwise, double min, double max) const;
+  /// A list of numbers in [min, max] with commas between them. Throws UsageError.
+  template <class Number>
+  std::vector<Number> numbers(std::string_view name, std::string_view otherwise, Number min,
+                              Number max) const;
   /// Bytes: a number with K, M, G or T for powers of 1024 ("80G", "0.5G", "1GiB"), at least 0 and
   /// below 2^62. Throws UsageError.
   index_t bytes(std::string_view name, index_t otherwise) const;
@@ -159,6 +163,23 @@ inline std::vector<std::string> split(const std::string& list) {
     at = end + 1;
   }
   return parts;
+}
+
+template <class Number>
+std::vector<Number> Args::numbers(std::string_view name, std::string_view otherwise, Number min,
+                                  Number max) const {
+  std::vector<Number> all;
+  for (const std::string& part : split(text(name, otherwise))) {
+    Number n{};
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), n);
+    if (error != std::errc() || end != part.data() + part.size() || !(n >= min && n <= max)) {
+      std::ostringstream wanted;
+      wanted << "numbers from " << min << " to " << max << ", with commas between them";
+      refuse(name, wanted.str());
+    }
+    all.push_back(n);
+  }
+  return all;
 }
 
 /// --dtype of weights and cached rows: bf16 unless said. Throws UsageError.
