@@ -157,7 +157,7 @@ TEST_CASE("the longest leaves first, ties by the lower id; short requests never 
 }
 
 TEST_CASE("equal requests lose their last groups in turn, and gain them back likewise") {
-  MemoryPlanner planner = planner_for(100, 300);
+  MemoryPlanner planner = planner_for(150, 300);
   Needs needs;
   for (std::int32_t i = 0; i < 4; ++i) needs.push_back(need(i, 250, 256, kGroups));
   const auto spread = [&] {
