@@ -4,6 +4,8 @@
 
 Every figure is of one whole step of a decoder of the given shape with random weights; caches are
 filled with random values. Figures that are in the output file already are not measured again.
+--runs measures the step at eight lengths of a whole run, with the batch that fits at its end, and
+integrates them; a prompt's forward pass is measured once and counted for every request.
 """
 import argparse
 import gc
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 SHAPES = {  # layers, hidden, feed-forward, query heads, KV heads, head dim, vocabulary, tied
     "llama-3.1-8b": (32, 4096, 14336, 32, 8, 128, 128256, False),
     "llama-3.2-1b": (16, 2048, 8192, 32, 8, 64, 128256, True),
+    "qwen3-8b": (36, 4096, 12288, 32, 8, 128, 151936, False),
     "tiny": (2, 256, 512, 4, 2, 64, 1024, False),
 }
 DTYPE = torch.bfloat16
@@ -27,6 +30,7 @@ class Shape:
     def __init__(self, name):
         (self.layers, self.hidden, self.feed_forward, self.heads, self.kv_heads, self.dim,
          self.vocabulary, self.tied) = SHAPES[name]
+        self.is_qwen = name.startswith("qwen3")
         self.row_bytes = 2 * 2 * self.kv_heads * self.dim * self.layers  # of one token
         per_layer = self.hidden * self.dim * (2 * self.heads + 2 * self.kv_heads)
         per_layer += 3 * self.hidden * self.feed_forward
@@ -53,8 +57,8 @@ def random(*shape):
 
 
 class Decoder:
-    """The linear layers and norms; RoPE and the writing of the new row are left out, in the
-    baseline's favour. The step is one CUDA graph."""
+    """The linear layers and norms; RoPE, norms of q and k and the writing of the new row are left
+    out, in the baseline's favour. The step is one CUDA graph."""
 
     def __init__(self, s):
         self.s = s
@@ -78,6 +82,24 @@ class Decoder:
         logits = F.linear(F.rms_norm(x, (s.hidden,), self.norm), self.head)
         tokens.copy_(logits.argmax(dim=1))
 
+    def prefill(self, count):
+        """The forward pass of one prompt, logits of its last token."""
+        s = self.s
+
+        def attend(layer, h):
+            q, k, v = (x.transpose(0, 1)[None] for x in h.view(
+                count, s.heads + 2 * s.kv_heads, s.dim).split([s.heads, s.kv_heads, s.kv_heads], 1))
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            return out[0].transpose(0, 1).reshape(count, s.heads * s.dim)
+
+        x = self.embeddings[torch.zeros(count, dtype=torch.long, device="cuda")]
+        for layer, (qkv, out, gate_up, down) in enumerate(self.layers):
+            x = torch.addmm(x, attend(layer, F.linear(F.rms_norm(x, (s.hidden,), self.norm), qkv)),
+                            out.t())
+            gate, up = F.linear(F.rms_norm(x, (s.hidden,), self.norm), gate_up).chunk(2, dim=1)
+            x = torch.addmm(x, F.silu(gate) * up, down.t())
+        F.linear(F.rms_norm(x[-1:], (s.hidden,), self.norm), self.head)
+
     def graph(self, requests, attend):
         tokens = torch.zeros(requests, dtype=torch.long, device="cuda")
         side = torch.cuda.Stream()
@@ -91,7 +113,7 @@ class Decoder:
         return graph
 
 
-def flashinfer_step(decoder, context, requests, tensor_cores):
+def flashinfer_step(decoder, context, requests, kv_dtype=DTYPE, repeats=3, steps=8):
     import flashinfer
     s = decoder.s
     page = 16
@@ -100,17 +122,18 @@ def flashinfer_step(decoder, context, requests, tensor_cores):
     indptr = ints([i * pages for i in range(requests + 1)])
     indices = torch.randperm(requests * pages, device="cuda").to(torch.int32)
     last = ints([context - (pages - 1) * page] * requests)
-    cache = [random(requests * pages, 2, page, s.kv_heads, s.dim) for _ in range(s.layers)]
+    cache = [random(requests * pages, 2, page, s.kv_heads, s.dim).to(kv_dtype)
+             for _ in range(s.layers)]
     workspace = torch.zeros(256 << 20, dtype=torch.uint8, device="cuda")
     wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
-        workspace, "NHD", use_cuda_graph=True, use_tensor_cores=tensor_cores,
+        workspace, "NHD", use_cuda_graph=True,
         paged_kv_indptr_buffer=indptr.clone(), paged_kv_indices_buffer=indices.clone(),
         paged_kv_last_page_len_buffer=last.clone())
     wrapper.plan(indptr, indices, last, s.heads, s.kv_heads, s.dim, page, q_data_type=DTYPE,
-                 kv_data_type=DTYPE)
+                 kv_data_type=kv_dtype)
     graph = decoder.graph(requests, lambda layer, q: wrapper.run(q, cache[layer]))
     graph.replay()
-    return timed(graph.replay, 3, 8)
+    return timed(graph.replay, repeats, steps)
 
 
 def linears_step(decoder, requests):
@@ -120,14 +143,16 @@ def linears_step(decoder, requests):
 
 
 def transformers_model(s, attention):
-    from transformers import LlamaConfig, LlamaForCausalLM
-    config = LlamaConfig(
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    config_class, model_class = ((Qwen3Config, Qwen3ForCausalLM) if s.is_qwen else
+                                 (LlamaConfig, LlamaForCausalLM))
+    config = config_class(
         num_hidden_layers=s.layers, hidden_size=s.hidden, intermediate_size=s.feed_forward,
         num_attention_heads=s.heads, num_key_value_heads=s.kv_heads, head_dim=s.dim,
         vocab_size=s.vocabulary, tie_word_embeddings=s.tied, max_position_embeddings=1 << 20,
         attn_implementation=attention)
     with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(DTYPE)
+        model = model_class(config).to(DTYPE)
     model = model.to_empty(device="cuda").eval()
     for weight in model.parameters():
         weight.data.normal_(0, 0.02)
@@ -139,7 +164,7 @@ def transformers_model(s, attention):
     return model
 
 
-def transformers_step(model, s, context, requests, offloads, steps):
+def transformers_step(model, s, context, requests, offloads, repeats, steps):
     from transformers import DynamicCache
     cache = DynamicCache(config=model.config, offloading=offloads)
     for layer in range(s.layers):
@@ -154,7 +179,7 @@ def transformers_step(model, s, context, requests, offloads, steps):
     with torch.inference_mode():
         step()
         torch.cuda.synchronize()
-        return timed(step, 3, steps)
+        return timed(step, repeats, steps)
 
 
 def free():
@@ -175,9 +200,9 @@ class Results:
     def has(self, key):
         return any(r["key"] == key for r in self.data["records"])
 
-    def add(self, key, requests, context, model, ms, note=""):
+    def add(self, key, requests, context, model, ms, note="", **more):
         record = {"key": key, "who": key.split("/")[0], "model": model, "context": context,
-                  "requests": requests, "note": note}
+                  "requests": requests, "note": note} | more
         if ms:
             mean = statistics.mean(ms)
             record |= {"step_ms": mean, "repeats_ms": ms, "tokens_per_s": 1000 * requests / mean,
@@ -199,8 +224,8 @@ def batches(s, context, cap, asked, per_token=1.0):
     return [n for n in dict.fromkeys(wanted) if n > 0]
 
 
-def try_batches(results, args, s, context, who, run, per_token=1.0, force_one=False):
-    sizes = batches(s, context, args.cap, args.requests, per_token)
+def try_batches(results, args, s, context, who, run, force_one=False):
+    sizes = batches(s, context, args.cap, args.requests, args.per_token.get(who, 1))
     for wanted in sizes or ([1] if force_one else []):
         key = f"{who}/{args.model}/{context}/{'one' if wanted == 1 else 'best'}"
         requests = wanted
@@ -220,11 +245,56 @@ def try_batches(results, args, s, context, who, run, per_token=1.0, force_one=Fa
             requests = min(requests - 1, int(requests * 0.85))
 
 
+def integrate(results, args, s, who, step, prefill_ms):
+    """Whole runs from the step at eight lengths. @param step  of (length, requests), ms"""
+    for prompt, output in args.runs:
+        key = f"{who}/{args.model}/{prompt}+{output}/integrated"
+        if results.has(key) or time.time() > args.end:
+            continue
+        requests = batches(s, prompt + output, args.cap, "best", args.per_token.get(who, 1))[-1:]
+        if not requests:
+            continue
+        requests = requests[0]
+        lengths = [prompt + output * i // 7 for i in range(8)]
+        try:
+            ms = []
+            for length in lengths:
+                free()
+                ms.append(statistics.mean(step(length, requests)))
+            decode = sum((b - a) * (x + y) / 2
+                         for a, b, x, y in zip(lengths, lengths[1:], ms, ms[1:]))
+            prefill = requests * prefill_ms[prompt]
+            results.add(key, requests, prompt, args.model, None, "integrated", output=output,
+                        lengths=lengths, step_ms_at=ms, prefill_ms=prefill,
+                        decode_tokens_per_s=1000 * requests * output / decode,
+                        run_tokens_per_s=1000 * requests * output / (decode + prefill))
+            print(f"| {who} {prompt}+{output}, integrated | {requests} requests | decode alone "
+                  f"{1000 * requests * output / decode:.1f} | prefill counted "
+                  f"{1000 * requests * output / (decode + prefill):.1f} |", flush=True)
+        except Exception as error:  # the others still run
+            results.add(key, requests, prompt, args.model, None,
+                        f"{type(error).__name__}: {error}"[:200], output=output)
+    free()
+
+
+def prefill_times(decoder, runs):
+    """Milliseconds of one prompt of each length."""
+    times = {}
+    with torch.inference_mode():
+        for prompt in {p for p, _ in runs}:
+            decoder.prefill(prompt)
+            torch.cuda.synchronize()
+            times[prompt] = timed(lambda: decoder.prefill(prompt), 1, 1)[0]
+            free()
+    return times
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="llama-3.1-8b", choices=SHAPES)
     parser.add_argument("--who", default="flashinfer,sdpa,eager,offloaded,linears")
     parser.add_argument("--context", default="4096,18432,34816,131072")
+    parser.add_argument("--runs", default="", help="PROMPT:OUTPUT,.. integrated from eight lengths")
     parser.add_argument("--requests", default="both", choices=["1", "best", "both"])
     parser.add_argument("--cap", type=float, default=80 * 2**30, help="bytes of device memory")
     parser.add_argument("--seconds", type=float, default=300, help="begin nothing later")
@@ -232,6 +302,9 @@ def main():
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
     args.end = time.time() + args.seconds
+    args.runs = [tuple(map(int, run.split(":"))) for run in args.runs.split(",") if run]
+    # eager repeats keys and values for every query head of a group
+    args.per_token = {"sdpa": 1.05, "eager": 1.3, "flashinfer-fp8": 0.5}
     s = Shape(args.model)
     free_bytes, total = torch.cuda.mem_get_info()
     outside = total - free_bytes
@@ -248,16 +321,23 @@ def main():
     contexts = [int(c) for c in args.context.split(",")]
     who = args.who.split(",")
 
-    if {"flashinfer", "linears"} & set(who):
+    prefill_ms = {}
+    if {"flashinfer", "flashinfer-fp8", "linears"} & set(who) or args.runs:
         decoder = Decoder(s)
-        if "linears" in who:
-            for n in (1, 8, 16, 32, 64):
-                key = f"linears/{args.model}/0/{n}"
-                if not results.has(key):
-                    results.add(key, n, 0, args.model, linears_step(decoder, n))
-        for context in contexts if "flashinfer" in who else []:
-            try_batches(results, args, s, context, "flashinfer",
-                        lambda n: flashinfer_step(decoder, context, n, False))
+        prefill_ms = prefill_times(decoder, args.runs)
+        for n in (1, 8, 16, 32, 64) if "linears" in who else []:
+            key = f"linears/{args.model}/0/{n}"
+            if not results.has(key):
+                results.add(key, n, 0, args.model, linears_step(decoder, n))
+        for name, dtype in (("flashinfer", DTYPE), ("flashinfer-fp8", torch.float8_e4m3fn)):
+            if name not in who:
+                continue
+            for context in contexts:
+                try_batches(results, args, s, context, name,
+                            lambda n: flashinfer_step(decoder, context, n, dtype))
+            integrate(results, args, s, name,
+                      lambda length, n: flashinfer_step(decoder, length, n, dtype, 1, 4),
+                      prefill_ms)
         del decoder
         free()
     for attention in ("sdpa", "eager"):
@@ -265,17 +345,18 @@ def main():
             continue
         model = transformers_model(s, attention)
         for context in contexts:
-            # eager repeats keys and values for every query head of a group
             try_batches(results, args, s, context, attention,
-                        lambda n: transformers_step(model, s, context, n, False, 2),
-                        1.05 if attention == "sdpa" else 1.3)
+                        lambda n: transformers_step(model, s, context, n, False, 3, 2))
+        integrate(results, args, s, attention,
+                  lambda length, n: transformers_step(model, s, length, n, False, 1, 1), prefill_ms)
         del model
         free()
     if "offloaded" in who:
         model = transformers_model(s, "sdpa")
         for context in contexts:
             try_batches(results, args, s, context, "offloaded",
-                        lambda n: transformers_step(model, s, context, n, True, 1), force_one=True)
+                        lambda n: transformers_step(model, s, context, n, True, 3, 1),
+                        force_one=True)
 
 
 if __name__ == "__main__":

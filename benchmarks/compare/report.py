@@ -10,9 +10,10 @@ import json
 import os
 
 NAMES = {"spectx": "spectx", "dense": "spectx, dense path", "flashinfer": "FlashInfer 0.6.0",
+         "flashinfer-fp8": "FlashInfer 0.6.0, fp8 cache",
          "sdpa": "transformers, sdpa", "eager": "transformers, eager",
          "offloaded": "transformers, offloaded cache"}
-COLOURS = ["#1b6ca8", "#8fb8d8", "#d98324", "#7a9e4c", "#a05195", "#777777"]
+COLOURS = ["#1b6ca8", "#8fb8d8", "#d98324", "#7a9e4c", "#a05195", "#777777", "#c9b458", "#4a4a4a"]
 
 
 def load(folder):
@@ -45,12 +46,61 @@ def best(records, model, single):
     for r in records:
         if r["model"] != model or r["group"] == "linears" or not r.get("tokens_per_s"):
             continue
-        if (r["requests"] == 1) != single or r.get("miss_scale", 1) > 1:
+        if (r["requests"] == 1) != single or r.get("miss_scale", 1) > 1 or is_ablation(r):
             continue
         key = (r["group"], r["context"])
         if key not in found or r["tokens_per_s"] > found[key]["tokens_per_s"]:
             found[key] = r
     return found
+
+
+def is_ablation(record):
+    return record["file"].startswith("ablation")
+
+
+def show_misses(records):
+    """What more misses than the recorded trace's do to a batch."""
+    scaled = [r for r in records if r.get("miss_scale", 1) >= 1 and r.get("tokens_per_s") and
+              r.get("mode") == "spectx" and not is_ablation(r)]
+    key = lambda r: (r["model"], r["group"], r["context"], r["requests"], r["hot_buffer"])
+    batches = {key(r) for r in scaled if r["miss_scale"] > 1}
+    rows = []
+    for batch in sorted(batches):
+        by_scale = {r["miss_scale"]: r for r in scaled if key(r) == batch}
+        rows.append([*batch] + [
+            f"{r['tokens_per_s']:.0f} ({100 * r['miss_rate']:.1f} %, {r['exposed_ms']:.2f} ms)"
+            if r else "-" for r in (by_scale.get(x) for x in (1, 1.5, 2))])
+    if rows:
+        print("tokens/s (misses of the budget, exposed time of a step) with times the misses of "
+              "the recorded trace:\n")
+        table(rows, ["model", "", "context", "requests", "buffer", "1x", "1.5x", "2x"])
+
+
+def show_integrated(records):
+    rows = [[r["model"], r["group"], f"[{r['context']}, {r['output']}]", r["requests"],
+             f"{r['decode_tokens_per_s']:.1f}", f"{r['run_tokens_per_s']:.1f}",
+             f"{r['step_ms_at'][0]:.1f} to {r['step_ms_at'][-1]:.1f}"]
+            for r in records if r.get("decode_tokens_per_s")]
+    if rows:
+        print("Whole runs, integrated from steps measured at eight lengths:\n")
+        table(rows, ["model", "", "run", "requests", "decode alone, tokens/s",
+                     "prefill counted", "step, ms"])
+
+
+def show_ablation(records):
+    """Steps without prefetch are computed: the transfers lie beside nothing then."""
+    rows = []
+    for r in records:
+        if not is_ablation(r) or r.get("error"):
+            continue
+        alone = r["step_ms"] - r["exposed_ms"] + r["transfer_ms"]
+        rows.append([r["file"], r["group"], r["context"], r["requests"], f"{r['hot_buffer']:g}x",
+                     f"{100 * r['miss_rate']:.1f} %", f"{r['groups_on_host']}/{r['groups']}",
+                     f"{1000 * r['requests'] / alone:.0f}", f"{r['tokens_per_s']:.0f}"])
+    if rows:
+        print("Ablation:\n")
+        table(rows, ["file", "", "context", "requests", "buffer", "rows fetched", "groups on the host",
+                     "tokens/s without prefetch (computed)", "tokens/s"])
 
 
 def show_best(records, model, single):
@@ -155,6 +205,9 @@ def main():
                 what = "one request" if single else "best batch"
                 plot(os.path.join(args.plots, name), f"{model}, {what}, decode tokens/s",
                      found, contexts, groups)
+    show_misses(records)
+    show_integrated(records)
+    show_ablation(records)
     show_details(records)
 
 
