@@ -113,11 +113,12 @@ void Engine::close(RequestId request) {
 
 void Engine::place() {
   const Placement asked = planner_.place(pool_.needs());
-  if (!emptied_) return pipeline_.apply(asked, stream_);
+  if (!emptied_ && !config_.offloads_all) return pipeline_.apply(asked, stream_);
   targets_.assign(asked.resident_groups.begin(), asked.resident_groups.end());
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     const RequestNeed& need = asked.needs[i];
-    if (need.request == *emptied_) targets_[i] = std::max(0, need.resident_groups - 1);
+    if (config_.offloads_all) targets_[i] = 0;
+    if (emptied_ && need.request == *emptied_) targets_[i] = std::max(0, need.resident_groups - 1);
   }
   pipeline_.apply({asked.needs, targets_}, stream_);
 }

@@ -151,8 +151,8 @@ int run_command(int argc, const char* const* argv) {
   Backend& backend = *chosen.backend;
   const Stream stream = backend.make_stream();
   const index_t total = support::total_device_bytes(chosen);
-  // The context, and what scratch and the modules of kernels will take.
-  constexpr index_t kLater = index_t{384} << 20;
+  // What the modules of kernels will take, and the driver's tables of pinned memory's pages.
+  const index_t later = (index_t{128} << 20) + options.host_bytes / 448;
   const bool has_driver = chosen.name == "cuda";
   const index_t outside = has_driver ? total - support::available_device_bytes(chosen) : 0;
   const index_t cap = options.device_bytes > 0 ? std::min(options.device_bytes, total) : total;
@@ -168,7 +168,7 @@ int run_command(int argc, const char* const* argv) {
                     .memories = {backend.memories().device, host},
                     .cap = cap,
                     .context_bytes = outside,
-                    .taken_outside = has_driver ? outside + kLater : 0};
+                    .taken_outside = has_driver ? outside + later : 0};
   std::fprintf(stderr, "weights are there after %.1f s\n", seconds_since(start));
   if (options.has_visits()) return serve_all(bench, machine_of(options, chosen, cap), start);
   Output output(options, machine_of(options, chosen, cap));

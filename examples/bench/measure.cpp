@@ -32,15 +32,16 @@ std::optional<MemoryPlanner> planner_of(const Bench& bench, const Case& c) {
 StepPrediction predict(const Bench& bench, const Case& c) {
   const auto planner = planner_of(bench, c);
   if (!planner) return {};
-  StepPrediction p = predict_step(*planner, c.requests, length_of(bench, c),
-                                  {.miss_scale = std::max(c.miss_scale, 1.0)});
+  MachineRates rates = bench.chosen.name == "cuda" ? h100_rates() : MachineRates{};
+  rates.miss_scale = std::max(c.miss_scale, 1.0);
+  StepPrediction p = predict_step(*planner, c.requests, length_of(bench, c), rates);
   if (p.requests == 0 || !c.is_dense) return p;
   // The model's step reads a budget; this one reads everything.
   const ModelShape& shape = planner->shape();
   const double more =
       static_cast<double>(std::max<index_t>(c.context - c.selection.budget, 0)) *
       static_cast<double>(shape.kv_heads * shape.row_bytes() * shape.cached_layers() * c.requests);
-  p.device_ms += more / (MachineRates{}.device_gb_s * 1e6);
+  p.device_ms += more / (rates.device_gb_s * 1e6);
   return p;
 }
 
@@ -181,7 +182,8 @@ void Run::note_memory() {
     record_.groups_on_host += pool.layout().groups - need.resident_groups;
   }
   record_.host_bytes = pool.stats().host_used;
-  record_.planned_device_bytes = use.device_total();
+  record_.planned_device_bytes = use.device_total() + bench_.taken_outside +
+                                 own_bytes(bench_, case_, length_of(bench_, case_));
   if (!backend_.has_one_memory()) {
     record_.driver_device_bytes =
         support::total_device_bytes(bench_.chosen) - support::available_device_bytes(bench_.chosen);
@@ -222,7 +224,8 @@ EngineConfig engine_config(const Bench& bench, const Case& c, index_t max_length
           .host_dtype = c.host_dtype,
           .copy_blocks = static_cast<int>(c.copy_blocks),
           .captures = o.captures,
-          .graphs = graphs};
+          .graphs = graphs,
+          .offloads_all = o.offloads_all};
 }
 
 index_t requests_of(const Bench& bench, const Case& c, const std::string& asked) {

@@ -19,7 +19,7 @@ struct Bench {
   Memories memories;
   index_t cap = 0;            // of the device
   index_t context_bytes = 0;  // of it, that the driver took before all else
-  index_t taken_outside = 0;  // of it, by the context, and by modules and scratch to come
+  index_t taken_outside = 0;  // of it, by the context, and by modules and page tables to come
 };
 
 /// What an engine for requests of up to `max_length` tokens is built with.

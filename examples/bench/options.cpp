@@ -14,6 +14,7 @@ using support::Flag;
 using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 24;
+constexpr index_t kMostRequests = 99'999;
 
 constexpr std::array<Flag, 41> kFlags = {{
     {"--model", "NAME", "a shape with random weights, a config.json or a .gguf file"},
@@ -44,6 +45,7 @@ constexpr std::array<Flag, 41> kFlags = {{
     {"--dtype", "TYPE", "of weights and rows: bf16 (default), f16 or f32"},
     {"--prefill", "", "make the context by a prefill; without it its rows are random values"},
     {"--graph", "", "run the steps as CUDA graphs"},
+    {"--placement", "NAME", "of layers: planned (default), or all on the host"},
     {"--chunk", "N", "tokens of a prompt's step (default 2048)"},
     {"--warm-up", "N", "steps before those that count (default 40)"},
     {"--steps", "N", "of a repeat (default 24)"},
@@ -74,8 +76,9 @@ void read_lists(const Args& args, Options& o) {
   o.miss_scales = args.numbers<double>("--misses", "1", 0, 1000);
   o.requests = words(args, "--requests", "1");
   for (const std::string& r : o.requests) {
-    const bool is_number = !r.empty() && r.find_first_not_of("0123456789") == std::string::npos;
-    if (r != "max" && r != "best" && (!is_number || r.size() > 6 || std::stoll(r) == 0)) {
+    const bool is_number = r.find_first_not_of("0123456789") == std::string::npos;
+    const bool is_in_range = is_number && r.size() < 6 && std::stoll(r) > 0;
+    if (r != "max" && r != "best" && !is_in_range) {
       throw UsageError("--requests: \"" + r + "\" is no number of requests, max or best");
     }
   }
@@ -94,8 +97,8 @@ void read_lists(const Args& args, Options& o) {
 }
 
 Range range(const Args& args, const char* flag, const char* otherwise) {
-  const std::vector<index_t> ends = numbers<index_t>(args, flag, otherwise, 1);
-  if (ends.size() != 2 || ends[0] > kMostTokens || ends[1] > kMostTokens) {
+  const std::vector<index_t> ends = args.numbers<index_t>(flag, otherwise, 1, kMostTokens);
+  if (ends.size() != 2) {
     throw UsageError(std::string(flag) + " must be two numbers of tokens");
   }
   return {ends[0], ends[1]};
@@ -107,7 +110,7 @@ void read_visits(const Args& args, Options& o) {
   o.sample_steps = args.count("--sample", o.sample_steps, 1, 1 << 16);
   if (!o.has_visits()) return;
   if (o.is_run && o.arrivals.count > 0) throw UsageError("--run and --arrivals exclude each other");
-  for (const std::string& r : o.requests) number<index_t>("--requests", r, 1);
+  args.numbers<index_t>("--requests", "1", 1, kMostRequests);
   if (o.is_run) {
     const Range both = range(args, "--run", "");
     o.arrivals.prompt = {both.low, both.low};
@@ -147,6 +150,7 @@ Options read_options(int argc, const char* const* argv) {
   o.host_bytes = args.bytes("--host-memory", index_t{16} << 30);
   o.prefills = args.has("--prefill");
   o.captures = args.has("--graph");
+  o.offloads_all = args.choice("--placement", "planned", {"planned", "host"}) == "host";
   o.chunk_rows = args.count("--chunk", o.chunk_rows, 1, index_t{1} << 16);
   const bool is_quick = args.has("--quick");
   o.warm_up = args.count("--warm-up", is_quick ? 4 : o.warm_up, 1, 100000);

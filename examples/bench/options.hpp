@@ -33,6 +33,7 @@ struct Options {
   std::vector<index_t> copy_blocks;
   bool prefills = false;
   bool captures = false;      // steps as CUDA graphs
+  bool offloads_all = false;  // every layer to the host, whatever the planner says
   double seconds = 0;         // no new case is begun after that; 0: no limit
   bool is_run = false;        // --run: `arrivals` has its prompt and output
   Arrivals arrivals;          // --arrivals, if its count is positive

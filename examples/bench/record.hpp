@@ -40,7 +40,7 @@ struct Record {
   index_t groups_on_host = 0;  // of all requests
   double fill_seconds = 0;
   index_t host_bytes = 0;
-  index_t planned_device_bytes = 0;  // weights included
+  index_t planned_device_bytes = 0;  // of everything, the context included
   index_t driver_device_bytes = 0;   // that the driver says are taken, the context included
   bool saw_nan = false;
 
