@@ -16,7 +16,7 @@ using support::UsageError;
 constexpr index_t kMostTokens = index_t{1} << 24;
 constexpr index_t kMostRequests = 99'999;
 
-constexpr std::array<Flag, 41> kFlags = {{
+constexpr std::array<Flag, 42> kFlags = {{
     {"--model", "NAME", "a shape with random weights, a config.json or a .gguf file"},
     {"--context", "N,N..", "tokens of every request before the first step (default 4096)"},
     {"--run", "IN,OUT", "requests have IN tokens, then all grow together by OUT"},

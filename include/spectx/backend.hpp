@@ -218,7 +218,6 @@ class Backend {
   /// Between any two memories. A source in host memory that is not of memories().host is read
   /// before the call returns; captured, all host memory must be of memories().host.
   virtual void copy(void* to, const void* from, index_t bytes, StreamView) = 0;
-  /// Sets device memory to a byte.
   virtual void fill(void* to, int byte, index_t bytes, StreamView) = 0;
   virtual void record(EventView, StreamView) = 0;
   virtual void wait(StreamView, EventView) = 0;
@@ -229,10 +228,8 @@ class Backend {
   virtual bool is_capturing(StreamView) = 0;
   /// Writes the device's time in nanoseconds when the stream reaches this point.
   virtual void stamp(std::uint64_t* device_ns, StreamView) = 0;
-
   virtual Memories memories() = 0;
-  /// Device memory that operations take beside their arguments, at most: what the planner has to
-  /// leave. More only for one item of more than a million tokens.
+  /// Device memory that operations take beside their arguments, at most.
   virtual index_t scratch_bytes() const noexcept = 0;
   /// The host's memory is the device's: every group stays resident and there is no host tier.
   virtual bool has_one_memory() const noexcept = 0;

@@ -185,8 +185,7 @@ class Placer {
     while (end < order_count_ && pages(end) == pages(begin)) ++end;
     return end;
   }
-  /// The place in [begin, end) whose request is the next to lose a group, or to gain one; `end`:
-  /// none.
+  /// The place in [begin, end) of the next to lose a group, or to gain one; `end`: none.
   std::size_t next_place(std::span<const RequestNeed> now, Targets target, std::size_t begin,
                          std::size_t end, bool gains) const {
     std::size_t next = end;
