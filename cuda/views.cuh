@@ -50,9 +50,11 @@ Rows<T> rows_of(const TensorView& t) noexcept {
 template <class T>
 bool is_aligned(const TensorView& t, index_t elements) noexcept {
   const auto bytes = static_cast<std::uintptr_t>(elements) * sizeof(T);
-  const bool has_inner = t.rank > 2;
-  return reinterpret_cast<std::uintptr_t>(t.data) % bytes == 0 && t.strides[0] % elements == 0 &&
-         (!has_inner || t.strides[1] % elements == 0);
+  bool is_aligned = reinterpret_cast<std::uintptr_t>(t.data) % bytes == 0;
+  for (int i = 0; i + 1 < t.rank; ++i) {
+    is_aligned = is_aligned && t.strides[static_cast<std::size_t>(i)] % elements == 0;
+  }
+  return is_aligned;
 }
 
 /// Null where every row stands for itself.

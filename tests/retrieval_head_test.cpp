@@ -14,6 +14,7 @@ std::vector<HeadSetup> setups() {
   return {
       {.name = "GQA, three features"},
       {.name = "mean", .config = {.reduce = GroupReduce::mean}},
+      {.name = "without coverage", .config = {.measures_coverage = false}},
       {.name = "batch level", .config = {.level = SelectionLevel::batch}},
       {.name = "batch level, mean, MHA",
        .kv_heads = 4,

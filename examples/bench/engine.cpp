@@ -53,7 +53,9 @@ Engine::Engine(Backend& backend, const llama::LlamaWeights& weights, const io::L
       pool_(backend, planner_.shape(), planner_.pool_plan(), memories),
       pipeline_(backend, pool_, {.copy_blocks = config.copy_blocks}),
       tokens_(static_cast<std::size_t>(config.chunk_rows)) {
-  if (head != nullptr) head_.emplace(backend, pool_, head->weights, HeadConfig{}, memories);
+  if (head != nullptr) {
+    head_.emplace(backend, pool_, head->weights, HeadConfig{.measures_coverage = false}, memories);
+  }
   const llama::LlamaConfig& m = weights.config();
   const DType compute = backend.compute_dtype(weights.dtype());
   const index_t k_cols = m.kv_heads * m.k_dim;

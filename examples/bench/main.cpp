@@ -151,11 +151,11 @@ int run_command(int argc, const char* const* argv) {
   Backend& backend = *chosen.backend;
   const Stream stream = backend.make_stream();
   const index_t total = support::total_device_bytes(chosen);
-  // What the modules of kernels will take, and the driver's tables of pinned memory's pages.
-  const index_t later = (index_t{128} << 20) + options.host_bytes / 448;
   const bool has_driver = chosen.name == "cuda";
   const index_t outside = has_driver ? total - support::available_device_bytes(chosen) : 0;
   const index_t cap = options.device_bytes > 0 ? std::min(options.device_bytes, total) : total;
+  // What the modules of kernels will take, graphs, and the driver's tables of pages.
+  const index_t later = (index_t{128} << 20) + cap / 160 + options.host_bytes / 448;
   const llama::LlamaWeights weights = load(backend, options, stream);
   const io::LoadedHead head =
       random_head(backend, weights.config(), weights.all().embeddings, options.dtype, stream);

@@ -42,6 +42,7 @@ struct HeadConfig {
   /// Over the query heads of a KV head, then, at batch level, over the KV heads.
   GroupReduce reduce = GroupReduce::max;
   SelectionLevel level = SelectionLevel::head;
+  bool measures_coverage = true;  // false: only where a guard needs it; else it is empty
   /// [kv_heads of the target] the head's KV head that serves each; empty: spread evenly
   std::vector<std::int32_t> head_of_kv_head{};
 };

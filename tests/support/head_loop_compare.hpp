@@ -49,8 +49,11 @@ inline void HeadLoop::compare(const Batch& batch, std::size_t i, const BatchItem
   for (index_t h = 0; h < pool.shape().kv_heads && batch.needs_selection; ++h) {
     const index_t place = static_cast<index_t>(i) * pool.shape().kv_heads + h;
     const std::int32_t count = read(s.counts.data + place);
+    const bool is_measured = s.coverage.size > 0;
     const auto coverage =
-        read(reinterpret_cast<const std::array<float, 2>*>(s.coverage.data) + place);
+        is_measured ? read(reinterpret_cast<const std::array<float, 2>*>(s.coverage.data) + place)
+                    : std::array{1.0F, 1.0F};
+    if (is_measured != config_.measures_coverage && !rule.has_guard()) wrong.push_back("measured");
     const std::string where =
         "length " + std::to_string(item.first) + ", KV head " + std::to_string(h);
     if (!item.selects) {
@@ -68,6 +71,7 @@ inline void HeadLoop::compare(const Batch& batch, std::size_t i, const BatchItem
     const auto match = reference.match(ids, h, item.rows, rule);
     ++(match == HeadReference::Match::near ? near : exact);
     if (match == HeadReference::Match::wrong) wrong.push_back(where + ": ids");
+    if (!is_measured) continue;
     const auto [least, mean] = reference.coverage(ids, h);
     const std::string off = outside({coverage[0], coverage[1]}, {least, mean});
     if (!off.empty()) wrong.push_back(where + ": coverage, " + off);

@@ -9,6 +9,9 @@ namespace spectx {
 /// The smallest rung of the ladder that covers enough, or, without a guard, the budget.
 inline void RetrievalHead::choose(const Batch& batch, TensorView queries, StreamView stream) {
   const Array<const std::int32_t> budgets = rule_.has_guard() ? budgets_ : Array<std::int32_t>{};
+  const bool is_measured = config_.measures_coverage || rule_.has_guard();
+  selection_.coverage.size =
+      is_measured ? 2 * pool_.plan().max_requests * pool_.shape().kv_heads : 0;
   for (index_t rung = 0; rung < rule_.num_rungs(); ++rung) {
     backend_.top_k({.scores = scores_,
                     .batch = &batch,
@@ -18,6 +21,7 @@ inline void RetrievalHead::choose(const Batch& batch, TensorView queries, Stream
                     .out = selection_,
                     .saw_nan = nan_flag_},
                    stream);
+    if (!is_measured) continue;
     backend_.coverage({.q = queries,
                        .keys = pool_.key_view(),
                        .batch = &batch,
