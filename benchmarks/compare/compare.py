@@ -335,9 +335,10 @@ def main():
             for context in contexts:
                 try_batches(results, args, s, context, name,
                             lambda n: flashinfer_step(decoder, context, n, dtype))
-            integrate(results, args, s, name,
-                      lambda length, n: flashinfer_step(decoder, length, n, dtype, 1, 4),
-                      prefill_ms)
+            if dtype == DTYPE:
+                integrate(results, args, s, name,
+                          lambda length, n: flashinfer_step(decoder, length, n, dtype, 1, 4),
+                          prefill_ms)
         del decoder
         free()
     for attention in ("sdpa", "eager"):

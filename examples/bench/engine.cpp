@@ -25,6 +25,7 @@ PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaW
   c.scratch_bytes = backend.scratch_bytes();
   c.model_bytes = weights.bytes() + llama::LlamaDecoder::bytes(weights.config(), decoder, compute);
   c.has_one_memory = backend.has_one_memory();
+  c.force_host_tier = config.offloads_all;
   c.selection = config.selection;
   c.compute_dtype = compute;
   c.max_requests = config.max_requests;
