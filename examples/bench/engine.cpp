@@ -25,7 +25,7 @@ PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaW
   c.scratch_bytes = backend.scratch_bytes();
   c.model_bytes = weights.bytes() + llama::LlamaDecoder::bytes(weights.config(), decoder, compute);
   c.has_one_memory = backend.has_one_memory();
-  c.force_host_tier = config.offloads_all;
+  c.force_host_tier = config.offloads_all && c.host_bytes > 0;
   c.selection = config.selection;
   c.compute_dtype = compute;
   c.max_requests = config.max_requests;
@@ -116,11 +116,12 @@ void Engine::close(RequestId request) {
 
 void Engine::place() {
   const Placement asked = planner_.place(pool_.needs());
-  if (!emptied_ && !config_.offloads_all) return pipeline_.apply(asked, stream_);
+  const bool offloads_all = config_.offloads_all && pool_.plan().has_host_tier();
+  if (!emptied_ && !offloads_all) return pipeline_.apply(asked, stream_);
   targets_.assign(asked.resident_groups.begin(), asked.resident_groups.end());
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     const RequestNeed& need = asked.needs[i];
-    if (config_.offloads_all) targets_[i] = 0;
+    if (offloads_all) targets_[i] = 0;
     if (emptied_ && need.request == *emptied_) targets_[i] = std::max(0, need.resident_groups - 1);
   }
   pipeline_.apply({asked.needs, targets_}, stream_);
