@@ -22,6 +22,7 @@ Server::Server(const Bench& bench, const Case& c, const std::vector<Visit>& visi
       stamps_(backend_, config.sample_steps),
       turns_{backend_.make_event(), backend_.make_event()},
       before_(static_cast<std::size_t>(c.requests)) {
+  note_plan();
   make_replay();
   engine_.make_graphs(source());
 }

@@ -68,6 +68,7 @@ class Server {
   bool step();
   void wait_for_change();
   // Notes:
+  void note_plan();
   void end_turn();
   void note_moves();
   void note_report();
@@ -108,7 +109,7 @@ class Server {
 
 /// What the driver says is taken of the device; 0 without one.
 index_t driver_bytes(const Bench& bench);
-/// The same beside the weights, after a few steps of a small pool.
+/// The same beside the weights, after a few steps of a small pool: context and modules.
 index_t start_up_bytes(const Bench& bench, const Case& c, index_t max_length);
 
 /// `visits` to a pool of c.requests at once. What stops it is in the timeline.

@@ -111,13 +111,18 @@ void Server::send_stamps() {
   sent_.pop_front();
 }
 
+void Server::note_plan() {
+  const MemoryUse use = engine_.planner().predict(engine_.pool().needs());
+  timeline_.memory.planned = use.device_total();
+  timeline_.memory.scratch = use.scratch;
+}
+
 void Server::note_end() {
   const PoolStats stats = engine_.pool().stats();
   timeline_.stalled = stats.stalled_batches;
   timeline_.host_waits = stats.host_waits;
   timeline_.graphs = static_cast<index_t>(engine_.num_graphs());
   timeline_.saw_nan = engine_.saw_nan();
-  timeline_.memory.planned = engine_.planner().predict(engine_.pool().needs()).device_total();
 }
 
 index_t driver_bytes(const Bench& bench) {
@@ -125,16 +130,18 @@ index_t driver_bytes(const Bench& bench) {
   return support::total_device_bytes(bench.chosen) - support::available_device_bytes(bench.chosen);
 }
 
-/// A few steps of as many requests as there may be, just above the budget: what modules and scratch
-/// take of the device.
+/// A few steps of as many requests as there may be, just above the budget, on a backend of their
+/// own, so that only modules stay.
 index_t start_up_bytes(const Bench& bench, const Case& c, index_t max_length) {
   constexpr int kSteps = 4;
+  if (bench.chosen.name != "cuda") return 0;
   EngineConfig config = engine_config(bench, c, max_length);
   config.max_length = std::min(max_length, c.selection.budget + 2 * kSteps);
   config.host_bytes = 0;
   {
-    Engine engine(*bench.chosen.backend, bench.weights, c.is_dense ? nullptr : &bench.head, config,
-                  bench.memories);
+    const support::ChosenBackend own = support::make_backend({.wanted = bench.chosen.name});
+    Engine engine(*own.backend, bench.weights, c.is_dense ? nullptr : &bench.head, config,
+                  own.backend->memories());
     for (index_t r = 0; r < c.requests && engine.make_room(); ++r) {
       engine.open(config.max_length - kSteps, r == 0);
     }

@@ -57,6 +57,7 @@ Json memory_json(const MemoryFigures& m) {
           {"context", m.context},
           {"start_up", m.start_up},
           {"planned", m.planned},
+          {"scratch", m.scratch},
           {"benchmark", m.own},
           {"driver_peak", m.driver_peak},
           {"uncounted_share", m.uncounted()}};
@@ -192,10 +193,10 @@ std::string markdown(const Timeline& t) {
                    std::to_string(t.graphs));
   const MemoryFigures& m = t.memory;
   text += line("device: cap, most by the driver", gb(m.cap) + ", " + gb(m.driver_peak));
-  text += line("context, modules and scratch at start-up (context alone)",
+  text += line("context and modules at start-up (context alone)",
                gb(m.start_up) + " (" + gb(m.context) + ")");
-  text += line("counted: spectx and model by the planner, the benchmark's own",
-               gb(m.planned) + ", " + gb(m.own));
+  text += line("counted: spectx and model by the planner (scratch in it), the benchmark's own",
+               gb(m.planned) + " (" + gb(m.scratch) + "), " + gb(m.own));
   text += line("taken beside what was counted", printed("%+.3f %%", 100 * m.uncounted()));
   text +=
       "\n| beside a step | steps | 1.2 x their neighbours or longer | worst ratio | at step "

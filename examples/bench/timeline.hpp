@@ -52,13 +52,13 @@ struct Sample {
   double moved_mb = 0;  // of a step
 };
 
-/// Bytes of the device, by the planner and by the driver. `start_up`: what the driver had taken
-/// beside the weights after a few steps of a small pool: context, modules, scratch.
+/// Bytes of the device, by the planner and by the driver.
 struct MemoryFigures {
   index_t cap = 0;
-  index_t context = 0;  // as soon as the backend was there
-  index_t start_up = 0;
+  index_t context = 0;      // as soon as the backend was there
+  index_t start_up = 0;     // beside the weights, after a few steps: the context and modules
   index_t planned = 0;      // weights, activations and all of spectx
+  index_t scratch = 0;      // of it, that operations may take at most
   index_t own = 0;          // the benchmark's: random rows, recorded selections
   index_t driver_peak = 0;  // of all samples
 
