@@ -150,11 +150,13 @@ __global__ void __launch_bounds__(kBlockThreads, (kBlocks<kDim>))
   __shared__ bool is_last;
   device::wait_for_kernel_ahead();
   const Place place(p);
-  if (p.batch.row_begin[place.item + 1] - p.batch.row_begin[place.item] > p.most_rows) return;
+  const std::int32_t position = p.batch.position[place.batch_row];
+  const std::int32_t rows = p.batch.row_begin[place.item + 1] - p.batch.row_begin[place.item];
   const KVRows kv(p.kv, place.item, p.batch.request[place.item], place.head);
-  const Splits all(kv.visible(p.batch.position[place.batch_row]));
+  const Splits all(kv.visible(position));
   const auto blocks = min(gridDim.x, static_cast<unsigned>(max(all.count, 1)));
-  if (blockIdx.x >= blocks) return;
+  // Not before: what does not depend on one another is read at once.
+  if (rows > p.most_rows || blockIdx.x >= blocks) return;
   State<T, kDim> total;
   total.clear();
   attend_splits<T, kDim, kStages>(p, place, kv, all, static_cast<std::int32_t>(blocks),

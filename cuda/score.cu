@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kScoreThreads)
   extern __shared__ float q[];  // [kQueries, k_dim]
   __shared__ const std::byte* rows[kScoreTokens];
   __shared__ float products[kQueries][kScoreTokens];
+  device::wait_for_kernel_ahead();
   device::let_next_kernel_start();
   const index_t item_index = p.first_item + blockIdx.z;
   const ScoreItem item(p, item_index);
@@ -199,11 +200,10 @@ void launch_portion(const ScoreArgs& a, ScoreParams& p, const Portion& portion, 
     const dim3 grid(score_blocks(p, portion.items, kBlocksPerMultiprocessor, on), heads, items);
     dispatch_device_dtype(a.keys.dtype, [&]<class T>() {
       dispatch_row_shape<T>(has_wide_rows(a.keys), p.group, [&]<int kElements, int kQueries>() {
-        const auto bytes = static_cast<std::size_t>(kQueries * a.keys.k_dim) * sizeof(float);
-        multiply_kernel<T, kElements, kQueries><<<grid, kScoreThreads, bytes, on.stream>>>(p);
+        const auto bytes = static_cast<int>(kQueries * a.keys.k_dim * index_t{sizeof(float)});
+        launch_early(multiply_kernel<T, kElements, kQueries>, grid, kScoreThreads, bytes, p, on);
       });
     });
-    check(cudaGetLastError());
   }
   constexpr index_t kReducersPerMultiprocessor = 8;
   const dim3 grid(score_blocks(p, portion.items, kReducersPerMultiprocessor, on), heads, items);

@@ -4,6 +4,7 @@
 // floats.
 // Moves kv_heads * first * k_dim * row bytes once for 8 queries: memory bound.
 #include "device/mma.cuh"
+#include "launch_early.cuh"
 #include "score.cuh"
 
 namespace spectx::cu {
@@ -174,6 +175,7 @@ template <class T, int kDim>
 __global__ void __launch_bounds__(kScoreThreads)
     multiply_halves_kernel(const __grid_constant__ ScoreParams p) {
   __shared__ float2 shared[kScoreWarps][kQueries];
+  device::wait_for_kernel_ahead();
   device::let_next_kernel_start();
   const index_t item_index = p.first_item + blockIdx.z;
   const ScoreItem item(p, item_index);
@@ -216,9 +218,8 @@ void launch(const ScoreArgs& a, const ScoreParams& p, index_t items, const Launc
   const dim3 grid(score_blocks(p, items, kBlocksPerMultiprocessor, on),
                   static_cast<unsigned>(a.keys.kv_heads), static_cast<unsigned>(items));
   dispatch_value<64, 80, 96, 128, 256>(a.keys.k_dim, [&]<index_t kDim>() {
-    multiply_halves_kernel<T, static_cast<int>(kDim)><<<grid, kScoreThreads, 0, on.stream>>>(p);
+    launch_early(multiply_halves_kernel<T, static_cast<int>(kDim)>, grid, kScoreThreads, 0, p, on);
   });
-  check(cudaGetLastError());
 }
 
 }  // namespace

@@ -20,6 +20,7 @@ __global__ void __launch_bounds__(kBlockThreads) count_kernel(const __grid_const
   extern __shared__ __align__(16) std::byte memory[];
   using Copies = device::Vec<std::uint32_t, kCopies>;
   auto* const histogram = reinterpret_cast<Copies*>(memory);  // [kDigits]
+  device::wait_for_kernel_ahead();
   device::let_next_kernel_start();
   const Row row(p);
   if (row.is_done() || !row.has_choice()) return;
@@ -158,7 +159,7 @@ void launch_top_k(const TopKArgs& a, const Launch& on) {
   constexpr index_t kManyRows = 32;  // chunks of so many would be too short for their lists
   const index_t blocks = on.multiprocessors * (portion < kManyRows ? index_t{2} : index_t{1});
   const index_t useful = std::min<index_t>(div_up(most_scores, kTileScores), kMostChunks);
-  const index_t room = div_up(blocks, portion);
+  const index_t room = std::max<index_t>(blocks / portion, 1);  // one more would be a second wave
   const auto chunks = static_cast<unsigned>(std::clamp<index_t>(useful, 1, room));
   auto* const lists = reinterpret_cast<Candidate*>(on.scratch.reserve(portion * row_bytes));
   Params p{rows_of<const float>(a.scores),
@@ -186,8 +187,7 @@ void launch_top_k(const TopKArgs& a, const Launch& on) {
                              kCacheBytes));
   for (; p.first_row < rows; p.first_row += portion) {
     const dim3 grid(chunks, static_cast<unsigned>(std::min(portion, rows - p.first_row)));
-    count_kernel<<<grid, kBlockThreads, kHistogramBytes, on.stream>>>(p);
-    check(cudaGetLastError());
+    launch_early(count_kernel, grid, kBlockThreads, kHistogramBytes, p, on);
     launch_early(select_kernel, grid, kBlockThreads, kCacheBytes, p, on);
   }
 }
