@@ -6,7 +6,6 @@
 #include <fstream>
 #include <iterator>
 #include <numeric>
-#include <random>
 
 namespace spectx::bench {
 namespace {
@@ -126,17 +125,21 @@ class RowSet {
 /// Takes random rows of [first, end) for as many that are in the set.
 void swap_rows(RowSet& taken, index_t first, index_t end, index_t swaps, std::uint64_t seed) {
   if (taken.size() == end - first) return;
-  std::mt19937_64 engine(seed);
-  const auto any = [&] {
-    return first + static_cast<index_t>(engine() % static_cast<std::uint64_t>(end - first));
+  const auto below = [&](std::uint64_t most) {  // splitmix64: a seed a call, cheap
+    seed += 0x9e3779b97f4a7c15;
+    std::uint64_t x = (seed ^ (seed >> 30)) * 0xbf58476d1ce4e5b9;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+    return static_cast<index_t>((x ^ (x >> 31)) % most);
   };
+  std::vector<std::int32_t> rows(static_cast<std::size_t>(taken.size()));
+  taken.write(rows.data());
   for (index_t n = 0; n < swaps; ++n) {
-    index_t out = any();
-    while (!taken.has(out)) out = out + 1 < end ? out + 1 : first;
-    index_t in = any();
+    std::int32_t& row = rows[static_cast<std::size_t>(below(rows.size()))];
+    index_t in = first + below(static_cast<std::uint64_t>(end - first));
     while (taken.has(in)) in = in + 1 < end ? in + 1 : first;
-    taken.remove(out);
+    taken.remove(row);
     taken.add(in);
+    row = static_cast<std::int32_t>(in);
   }
 }
 
