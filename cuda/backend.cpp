@@ -18,8 +18,8 @@ class Device {
     check(cudaDeviceGetAttribute(&major_, cudaDevAttrComputeCapabilityMajor, ordinal));
   }
   int multiprocessors() const noexcept { return multiprocessors_; }
-  /// sm_90 is the first with programmatic dependent launches.
-  bool starts_early() const noexcept { return major_ >= 9; }
+  /// sm_90 is the first with programmatic dependent launches, and with clusters.
+  bool is_sm90() const noexcept { return major_ >= 9; }
 
  private:
   static int checked(int ordinal) {
@@ -38,7 +38,7 @@ class CudaBackend final : public Backend {
       : options_(options),
         nvtx_(options.trace),
         multiprocessors_(device.multiprocessors()),
-        starts_early_(device.starts_early()),
+        is_sm90_(device.is_sm90()),
         device_memory_(options.device),
         host_memory_(options.device),
         streams_(device_memory_, host_memory_) {
@@ -200,11 +200,11 @@ class CudaBackend final : public Backend {
           guard_(backend.options_.device),
           state_(backend.streams_.of(checked(s))),
           multiprocessors_(backend.multiprocessors_),
-          starts_early_(backend.starts_early_) {}
+          is_sm90_(backend.is_sm90_) {}
     StreamState& state() const noexcept { return state_; }
     Launch launch() const noexcept {
-      return {state_.stream, state_.scratch, multiprocessors_, starts_early_,
-              reinterpret_cast<std::uint32_t*>(state_.zeros.data())};
+      return {state_.stream, state_.scratch, multiprocessors_,
+              is_sm90_,      is_sm90_,       reinterpret_cast<std::uint32_t*>(state_.zeros.data())};
     }
 
    private:
@@ -212,7 +212,7 @@ class CudaBackend final : public Backend {
     DeviceGuard guard_;
     StreamState& state_;
     int multiprocessors_;
-    bool starts_early_;
+    bool is_sm90_;
   };
 
   template <class Launcher, class Args>
@@ -238,7 +238,7 @@ class CudaBackend final : public Backend {
   CudaOptions options_;
   NvtxRanges nvtx_;
   int multiprocessors_;
-  bool starts_early_;
+  bool is_sm90_;
   DeviceMemory device_memory_;
   PinnedMemory host_memory_;
   StreamPool streams_;

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kBlockThreads = 1024;  // 32 runs in flight a block
 constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
+constexpr int kMostCluster = 8;  // blocks: what every device with clusters takes
 
 struct Params {
   BatchView batch;
@@ -68,15 +69,30 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
+/// Blocks in clusters of at most kMostCluster: side by side on the device, so that they take few
+/// pairs of multiprocessors from kernels whose own clusters need whole ones, as matrix products do.
+void launch(void (*kernel)(Params), int blocks, const Params& p, const Launch& on) {
+  int cluster = std::min(blocks, kMostCluster);
+  while (blocks % cluster != 0) --cluster;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid_of(blocks);
+  config.blockDim = dim3(kBlockThreads);
+  config.stream = on.stream;
+  config.attrs = &attribute;
+  config.numAttrs = on.has_clusters ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, p));
+}
+
 }  // namespace
 
 void launch_gather_rows(const GatherRowsArgs& a, const Launch& on) {
   if (a.batch->items.empty()) return;
   const Params p{view_of(*a.batch), a.lists, a.pool, a.group};
-  dispatch_rows(a.pool, true, [&]<class Rows>() {
-    gather_rows_kernel<Rows><<<grid_of(a.max_blocks), kBlockThreads, 0, on.stream>>>(p);
-  });
-  check(cudaGetLastError());
+  dispatch_rows(a.pool, true,
+                [&]<class Rows>() { launch(gather_rows_kernel<Rows>, a.max_blocks, p, on); });
 }
 
 }  // namespace spectx::cu

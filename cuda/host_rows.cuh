@@ -100,13 +100,8 @@ struct LossyRows {
         const int unit = i - layer * row_units;
         const float scale = device::from_lane(scales, 2 * layer + (unit < k_units ? 0 : 1));
         if (i >= units) continue;
-        Elements elements;
-#pragma unroll
-        for (int e = 0; e < kCount; ++e) {
-          const float number = device::to_float(held[u].element[e]);
-          elements.element[e] = device::from_float<T>(number * scale);
-        }
-        reinterpret_cast<Elements*>(to.first + layer * to.layer_bytes)[unit] = elements;
+        reinterpret_cast<Elements*>(to.first + layer * to.layer_bytes)[unit] =
+            device::elements_of<T>(held[u], scale);
       }
     }
   }

@@ -18,6 +18,7 @@ struct Launch {
   Scratch& scratch;      // of the stream
   int multiprocessors;   // of the device
   bool starts_early;     // a kernel may start before the one ahead of it has ended
+  bool has_clusters;     // blocks of a kernel may be asked to run side by side
   std::uint32_t* zeros;  // [kZeroWords] device, of the stream, 0 between launches
 };
 

@@ -4,6 +4,7 @@
 #include <cuda_fp8.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "vec.cuh"
 #include "warp.cuh"
@@ -19,8 +20,13 @@ struct Int8 {
   signed char value;
 };
 
+/// Of a number: the one code that is none is never stored. Its bits in a float's places are a float
+/// whose exponent is 120 too small; the conversion by the device's own instruction is four times as
+/// slow.
 __device__ inline float to_float(E4m3 x) {
-  return __half2float(__half(__nv_cvt_fp8_to_halfraw(x.bits, __NV_E4M3)));
+  const std::uint32_t sign = (x.bits & 0x80U) << 24;
+  const std::uint32_t magnitude = (x.bits & 0x7fU) << 20;
+  return __uint_as_float(sign | magnitude) * 0x1p120F;
 }
 __device__ inline float to_float(Int8 x) { return static_cast<float>(x.value); }
 
@@ -29,6 +35,32 @@ template <class T>
 inline constexpr float kMostStored = 0x1.ep127F;
 template <>
 inline constexpr float kMostStored<__half> = 0x1.ep15F;
+
+/// numbers * scale, rounded to T.
+template <class T, class H, int kCount>
+__device__ Vec<T, kCount> elements_of(const Vec<H, kCount>& numbers, float scale) {
+  Vec<T, kCount> elements;
+  if constexpr (std::is_same_v<T, __nv_bfloat16> && std::is_same_v<H, E4m3> && kCount % 4 == 0) {
+    // Two at a time: the same bits, for the scale is a power of two, by half the instructions.
+    const auto* const four = reinterpret_cast<const std::uint32_t*>(&numbers);
+    auto* const two = reinterpret_cast<__nv_bfloat162*>(&elements);
+    const __nv_bfloat162 moved = __float2bfloat162_rn(0x1p120F);
+    const __nv_bfloat162 scales = __float2bfloat162_rn(scale);
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) {
+      // A number in the upper byte of each half.
+      const std::uint32_t pair = __byte_perm(four[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424);
+      const std::uint32_t bits = (pair & 0x80008000U) | ((pair >> 4) & 0x07f007f0U);
+      two[i] = __hmul2(__hmul2(reinterpret_cast<const __nv_bfloat162&>(bits), moved), scales);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      elements.element[i] = from_float<T>(to_float(numbers.element[i]) * scale);
+    }
+  }
+  return elements;
+}
 
 /// An element of type T times 1 / scale, rounded to nearest even.
 template <class T>

@@ -7,7 +7,7 @@
 namespace spectx {
 
 struct PipelineConfig {
-  int copy_blocks = 16;  // grid of the gather kernel
+  int copy_blocks = 8;  // grid of the gather kernel: more bring little and slow matrix products
 };
 
 /// Moves rows between the tiers: before each layer reads them, what the selection needs and the
