@@ -6,14 +6,13 @@
 #include <random>
 #include <vector>
 
-#include "spectx/kv_pool.hpp"
+#include "simulated_rows.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 
 namespace spectx::test {
 
 /// Drives a KVPool and a PrefetchPipeline through random operations beside a plain map of what
-/// every request holds. A row's values are a hash of the write that made it, and every step attends
-/// with q = 0, so that its output is the mean of the selected rows: one wrong row and it differs.
+/// every request holds.
 class PoolSimulation {
  public:
   PoolSimulation(Backend& backend, const ModelShape& shape, const PoolPlan& plan, unsigned seed)
@@ -21,13 +20,12 @@ class PoolSimulation {
         pool_(backend, shape, plan, backend.memories()),
         pipeline_(backend, pool_, {}),
         stream_(backend.make_stream()),
+        content_(shape, plan.host_dtype),
         random_(seed) {
     const index_t rows = plan.max_step_rows;
     const index_t width = std::max(shape.query_heads, shape.kv_heads) * (shape.k_dim + shape.v_dim);
-    k_ = Buffer(backend.memories().device, rows * width * 4);
-    v_ = Buffer(backend.memories().device, rows * width * 4);
-    q_ = Buffer(backend.memories().device, rows * width * 4);
-    out_ = Buffer(backend.memories().device, rows * width * 4);
+    for (Buffer* b : {&k_, &v_, &q_, &out_})
+      *b = Buffer(backend.memories().device, rows * width * 4);
     selection_memory_ = Buffer(backend.memories().device, plan.max_requests * shape.kv_heads *
                                                               (plan.selection.budget + 1) * 4);
     backend.fill(q_.data(), 0, q_.bytes(), stream_);
@@ -41,8 +39,7 @@ class PoolSimulation {
       if (what < 12) return close();
       if (what < 17) return rewind();
       if (what < 27) return move();
-      if (what < 30) return park();
-      if (what < 33) return resume();
+      if (what < 33) return park_or_resume(/*parks=*/what < 30);
       if (what < 38) return warm();
       return step(/*is_ended=*/what < 97);
     } catch (const OutOfMemory&) {
@@ -70,18 +67,6 @@ class PoolSimulation {
   std::map<std::int32_t, Live>::iterator any() {
     return std::next(live_.begin(), number(0, static_cast<int>(live_.size()) - 1));
   }
-  /// A whole number below 2^10, so that sums of a thousand are exact in float; one that the host
-  /// tier holds without loss: four bits for f8_e4m3, seven beside a 127 for i8.
-  float value(std::uint32_t write, index_t layer, index_t head, index_t d) const {
-    const DType host = pool_.plan().host_dtype;
-    if (host == DType::i8 && d == 0) return 127;
-    std::uint32_t x = write * 2654435761U + static_cast<std::uint32_t>(layer * 97 + head * 31 + d);
-    x = (x ^ (x >> 15)) * 2246822519U;
-    x = (x ^ (x >> 13)) * 3266489917U;
-    const std::uint32_t values = host == DType::i8 ? 128 : host == DType::f8_e4m3 ? 16 : 1024;
-    return static_cast<float>((x >> 16) % values * (host == DType::f8_e4m3 ? 8 : 1));
-  }
-
   double open() {
     if (static_cast<index_t>(live_.size()) == pool_.plan().max_requests) return 0;
     Live live;
@@ -117,20 +102,12 @@ class PoolSimulation {
     pipeline_.apply({.needs = pool_.needs(), .resident_groups = target}, stream_);
     return 0;
   }
-  double park() {
+  double park_or_resume(bool parks) {
     if (live_.empty()) return 0;
     const auto it = any();
-    if (it->second.is_parked) return 0;
-    pipeline_.park({it->first}, stream_);
-    it->second.is_parked = true;
-    return 0;
-  }
-  double resume() {
-    if (live_.empty()) return 0;
-    const auto it = any();
-    if (!it->second.is_parked) return 0;
-    pipeline_.resume({it->first}, stream_);
-    it->second.is_parked = false;
+    if (it->second.is_parked == parks) return 0;
+    parks ? pipeline_.park({it->first}, stream_) : pipeline_.resume({it->first}, stream_);
+    it->second.is_parked = parks;
     return 0;
   }
   double warm() {
@@ -163,7 +140,7 @@ class PoolSimulation {
     return items.empty() ? nullptr : &pool_.schedule(items, stream_);
   }
 
-  /// Any selector may write a selection: here a random one that drifts slowly.
+  /// Any selector may write a selection.
   Selection select(const Batch& batch) {
     const SelectionConfig& rule = pool_.plan().selection;
     const index_t heads = pool_.shape().kv_heads;
@@ -174,17 +151,10 @@ class PoolSimulation {
       const ScheduledItem& item = batch.items[i];
       const index_t length = item.first + item.rows;
       for (index_t h = 0; h < heads; ++h) {
-        std::vector<std::int32_t>& mine =
-            chosen_[i * static_cast<std::size_t>(heads + 0) + static_cast<std::size_t>(h)];
-        const index_t stride = number(1, 7);
-        for (index_t id = 0; id < length; ++id) {
-          const bool is_forced = id < rule.sinks || id >= length - rule.recent_window;
-          const index_t left = rule.budget - rule.recent_window - static_cast<index_t>(mine.size());
-          const bool fits = length <= rule.budget || is_forced || (left > 0 && id % stride == 0);
-          if (fits) mine.push_back(static_cast<std::int32_t>(id));
-        }
-        const std::size_t at = (i * static_cast<std::size_t>(heads) + static_cast<std::size_t>(h)) *
-                               static_cast<std::size_t>(rule.budget);
+        const std::size_t list = i * static_cast<std::size_t>(heads) + static_cast<std::size_t>(h);
+        chosen_[list] = spread_selection(rule, length, number(1, 7));
+        const std::vector<std::int32_t>& mine = chosen_[list];
+        const std::size_t at = list * static_cast<std::size_t>(rule.budget);
         std::copy(mine.begin(), mine.end(), ids.begin() + static_cast<std::ptrdiff_t>(at));
         counts.push_back(item.selects ? static_cast<std::int32_t>(mine.size()) : kAllTokens);
       }
@@ -232,7 +202,7 @@ class PoolSimulation {
     for (index_t r = 0; r < batch.num_rows; ++r) {
       for (index_t h = 0; h < heads; ++h) {
         for (index_t d = 0; d < shape.v_dim; ++d) {
-          v.push_back(value(writes[static_cast<std::size_t>(r)], layer, h, d));
+          v.push_back(content_.value(writes[static_cast<std::size_t>(r)], layer, h, d));
         }
       }
     }
@@ -250,52 +220,20 @@ class PoolSimulation {
     std::vector<float> got(static_cast<std::size_t>(out.size()));
     backend_.copy(got.data(), out.data, out.size() * 4, stream_);
     backend_.synchronize(stream_);
-    return compare(layer, batch, writes, got);
-  }
-
-  double compare(index_t layer, const Batch& batch, const std::vector<std::uint32_t>& writes,
-                 const std::vector<float>& got) const {
-    const ModelShape& shape = pool_.shape();
-    double worst = 0;
-    std::size_t at = 0;
-    std::size_t first_row = 0;
-    for (std::size_t i = 0; i < batch.items.size(); ++i) {
-      const ScheduledItem& item = batch.items[i];
-      std::vector<std::uint32_t> rows = live_.at(item.request.value).rows;
-      for (index_t n = 0; n < item.rows; ++n)
-        rows.push_back(writes[first_row + static_cast<std::size_t>(n)]);
-      for (index_t n = 0; n < item.rows; ++n) {
-        for (index_t q = 0; q < shape.query_heads; ++q) {
-          const index_t h = q / shape.group_size();
-          const auto& chosen =
-              chosen_[i * static_cast<std::size_t>(shape.kv_heads) + static_cast<std::size_t>(h)];
-          for (index_t d = 0; d < shape.v_dim; ++d, ++at) {
-            double sum = 0;
-            index_t count = 0;
-            const auto take = [&](index_t id) {
-              if (id > item.first + n) return;
-              sum += static_cast<double>(value(rows[static_cast<std::size_t>(id)], layer, h, d));
-              ++count;
-            };
-            if (item.selects) {
-              for (const std::int32_t id : chosen) take(id);
-            } else {
-              for (index_t id = 0; id <= item.first + n; ++id) take(id);
-            }
-            const double mean = sum / static_cast<double>(count);
-            worst = std::max(worst, std::abs(static_cast<double>(got[at]) - mean) / 1024);
-          }
-        }
-      }
-      first_row += static_cast<std::size_t>(item.rows);
+    std::vector<std::vector<std::uint32_t>> held;
+    std::size_t row = 0;
+    for (const ScheduledItem& item : batch.items) {
+      held.push_back(live_.at(item.request.value).rows);
+      for (index_t n = 0; n < item.rows; ++n) held.back().push_back(writes[row++]);
     }
-    return worst;
+    return content_.largest_error(layer, batch, held, chosen_, got);
   }
 
   Backend& backend_;
   KVPool pool_;
   PrefetchPipeline pipeline_;
   Stream stream_;
+  SimulatedRows content_;
   std::mt19937 random_;
   std::map<std::int32_t, Live> live_;
   std::vector<std::int32_t> tokens_;
