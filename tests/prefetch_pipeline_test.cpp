@@ -37,7 +37,7 @@ TEST_CASE("calls out of order are refused") {
   const auto backend = make_backend({.two_memories = true});
   Offloaded o(*backend, 1);
   RowLoop& loop = o.loop;
-  REQUIRE_THROWS_AS(PrefetchPipeline(*backend, loop.pool, {.copy_blocks = 0}), InvalidArgument);
+  REQUIRE_THROWS_AS(PrefetchPipeline(*backend, loop.pool, {.copy_blocks = -1}), InvalidArgument);
   loop.prefill(o.id, 50);
   const auto append = [&](TensorView k, TensorView v, index_t layer = 0) {
     loop.pipeline.append(layer, k, v, loop.stream);

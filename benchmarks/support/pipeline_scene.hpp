@@ -43,7 +43,7 @@ class PipelineScene {
         stream_(backend_->make_stream()),
         planner_(shape(), planner_config(config)),
         pool_(*backend_, planner_.shape(), planner_.pool_plan(), backend_->memories()),
-        pipeline_(*backend_, pool_, {.copy_blocks = 8}),
+        pipeline_(*backend_, pool_, {}),
         rows_(backend_->memories().device, kChunk * kQueryHeads * kDim * 2),
         out_(backend_->memories().device, config.requests * kQueryHeads * kDim * 2),
         ids_(backend_->memories().device, config.steps * step_entries() * 4),

@@ -51,7 +51,7 @@ constexpr std::array<Flag, 42> kFlags = {{
     {"--steps", "N", "of a repeat (default 24)"},
     {"--repeats", "N", "default 3"},
     {"--profile", "N", "steps with stamps between their parts (default 4)"},
-    {"--copy-blocks", "N,N..", "grid of the gather of misses (default 8)"},
+    {"--copy-blocks", "N,N..", "grid of the gather of misses (default 0: the library's choice)"},
     {"--seconds", "S", "begin no configuration later than that; cut off a run that takes longer"},
     {"--commit", "TEXT", "that is measured, for the record"},
     {"--json", "FILE", "write every figure there"},
@@ -72,7 +72,7 @@ std::vector<std::string> words(const Args& args, const char* flag, const char* o
 void read_lists(const Args& args, Options& o) {
   o.contexts = args.numbers<index_t>("--context", "4096", 1, kMostTokens);
   o.hot_buffers = args.numbers<double>("--hot-buffer", "2", 1, 1024);
-  o.copy_blocks = args.numbers<index_t>("--copy-blocks", "8", 1, 4096);
+  o.copy_blocks = args.numbers<index_t>("--copy-blocks", "0", 0, 4096);
   o.miss_scales = args.numbers<double>("--misses", "1", 0, 1000);
   o.requests = words(args, "--requests", "1");
   for (const std::string& r : o.requests) {

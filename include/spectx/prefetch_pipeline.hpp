@@ -7,7 +7,9 @@
 namespace spectx {
 
 struct PipelineConfig {
-  int copy_blocks = 8;  // grid of the gather kernel: more bring little and slow matrix products
+  /// Grid of the gather kernel: more blocks slow the matrix products beside them. 0: 4 of them, or
+  /// 8 for a host tier of a smaller type.
+  int copy_blocks = 0;
 };
 
 /// Moves rows between the tiers: before each layer reads them, what the selection needs and the

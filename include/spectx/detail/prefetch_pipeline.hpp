@@ -19,7 +19,8 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
       warmed_(backend.make_event()),
       lists_memory_(backend.memories().device, pool.layout().step_list_bytes()),
       meter_(backend, pool) {
-  expects(config.copy_blocks > 0, "PrefetchPipeline: copy_blocks must be positive");
+  expects(config.copy_blocks >= 0, "PrefetchPipeline: copy_blocks must not be negative");
+  if (config.copy_blocks == 0) config_.copy_blocks = pool.layout().run.is_lossy ? 8 : 4;
   point_lists();
   if (!pool.plan().has_host_tier()) return;
   const PoolLayout& layout = pool.layout();
