@@ -114,18 +114,20 @@ void Engine::close(RequestId request) {
   pool_.close(request, stream_);
 }
 
-void Engine::place() {
+Placement Engine::asked_placement() {
   const Placement asked = planner_.place(pool_.needs());
   const bool offloads_all = config_.offloads_all && pool_.plan().has_host_tier();
-  if (!emptied_ && !offloads_all) return pipeline_.apply(asked, stream_);
+  if (!emptied_ && !offloads_all) return asked;
   targets_.assign(asked.resident_groups.begin(), asked.resident_groups.end());
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     const RequestNeed& need = asked.needs[i];
     if (offloads_all) targets_[i] = 0;
     if (emptied_ && need.request == *emptied_) targets_[i] = std::max(0, need.resident_groups - 1);
   }
-  pipeline_.apply({asked.needs, targets_}, stream_);
+  return {asked.needs, targets_};
 }
+
+void Engine::place() { pipeline_.apply(asked_placement(), stream_); }
 
 void Engine::warm(SelectionSource* source) {
   // Moves that are under way end before the requests are warmed.

@@ -110,6 +110,7 @@ class Engine {
                                       const io::LoadedHead* head, const EngineConfig& config);
 
  private:
+  Placement asked_placement();
   const Batch& schedule(std::span<const RequestId> requests, index_t tokens = 1);
   void append_rows(const Batch& batch, const Selection& selection, bool computes);
   void feed_tokens(const Batch& batch);

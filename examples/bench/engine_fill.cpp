@@ -13,7 +13,15 @@ void Engine::add_chunk(RequestId request, index_t count, bool computes) {
   const BatchItem item{.request = request,
                        .tokens = std::span(tokens_).first(static_cast<std::size_t>(count)),
                        .is_dense = true};
-  const Batch& batch = pool_.schedule({&item, 1}, stream_);
+  const auto schedule = [&]() -> const Batch& {
+    try {
+      return pool_.schedule({&item, 1}, stream_);
+    } catch (const OutOfMemory&) {  // groups wait for the host tier to grow
+      settle();
+      return pool_.schedule({&item, 1}, stream_);
+    }
+  };
+  const Batch& batch = schedule();
   Selection everything;
   if (head_) everything = head_->select(batch, stream_);
   append_rows(batch, everything, computes);
@@ -34,7 +42,7 @@ void Engine::fill_in(index_t count, SelectionSource* source) {
 void Engine::settle() {
   constexpr int kMostTries = 10000;
   const auto is_settled = [&] {
-    const Placement asked = planner_.place(pool_.needs());
+    const Placement asked = asked_placement();
     for (std::size_t i = 0; i < asked.needs.size(); ++i) {
       const RequestNeed& need = asked.needs[i];
       if (need.moving_to >= 0 || need.resident_groups != asked.resident_groups[i]) return false;
@@ -104,8 +112,7 @@ bool Engine::make_room() {
   for (int n = 0; n < kMostTries; ++n) {
     if (planner_.admit(pool_.needs(), config_.max_length) == Admission::now) return true;
     place();
-    synchronize();
-    pipeline_.wait_ready();
+    settle();
   }
   return false;
 }
