@@ -8,12 +8,15 @@ import argparse
 import glob
 import json
 import os
+import sys
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import plots  # noqa: E402
 
 NAMES = {"spectx": "spectx", "dense": "spectx, dense path", "flashinfer": "FlashInfer 0.6.0",
          "flashinfer-fp8": "FlashInfer 0.6.0, fp8 cache",
          "sdpa": "transformers, sdpa", "eager": "transformers, eager",
          "offloaded": "transformers, offloaded cache"}
-COLOURS = ["#1b6ca8", "#8fb8d8", "#d98324", "#7a9e4c", "#a05195", "#777777", "#c9b458", "#4a4a4a"]
 
 
 def load(folder):
@@ -122,44 +125,9 @@ def show_best(records, model, single):
 
 
 def plot(path, title, found, contexts, groups):
-    """Bars by context, one colour a group; the scale is logarithmic."""
-    import math
-    values = [r["tokens_per_s"] for r in found.values()]
-    top, bottom = max(values) * 1.3, min(values) / 1.5
-    width, height, left, base = 760, 360, 60, 300
-    y = lambda v: base - (base - 40) * math.log(v / bottom) / math.log(top / bottom)
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-             'font-family="sans-serif" font-size="11">',
-             f'<rect width="{width}" height="{height}" fill="white"/>',
-             f'<text x="{left}" y="20" font-size="13">{title}</text>']
-    tick = 10 ** math.floor(math.log10(bottom))
-    while tick < top:
-        for v in (tick, 2 * tick, 5 * tick):
-            if bottom < v < top:
-                parts.append(f'<line x1="{left}" x2="{width - 10}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
-                             f'stroke="#ddd"/><text x="{left - 6}" y="{y(v) + 4:.1f}" '
-                             f'text-anchor="end">{v:g}</text>')
-        tick *= 10
-    span = (width - left - 10) / len(contexts)
-    bar = span * 0.85 / len(groups)
-    for i, c in enumerate(contexts):
-        parts.append(f'<text x="{left + span * (i + 0.45):.1f}" y="{base + 16}" '
-                     f'text-anchor="middle">{c} tokens</text>')
-        for j, g in enumerate(groups):
-            r = found.get((g, c))
-            if r is None:
-                continue
-            x, v = left + span * i + bar * j, r["tokens_per_s"]
-            parts.append(f'<rect x="{x:.1f}" y="{y(v):.1f}" width="{bar * 0.9:.1f}" '
-                         f'height="{base - y(v):.1f}" fill="{COLOURS[j % len(COLOURS)]}"/>'
-                         f'<text x="{x + bar * 0.45:.1f}" y="{y(v) - 3:.1f}" text-anchor="middle" '
-                         f'font-size="9">{v:.0f}</text>')
-    for j, g in enumerate(groups):
-        x, line = left + (j % 3) * 235, base + 34 + 15 * (j // 3)
-        parts.append(f'<rect x="{x}" y="{line - 9}" width="10" height="10" '
-                     f'fill="{COLOURS[j % len(COLOURS)]}"/><text x="{x + 14}" y="{line}">{g}</text>')
-    with open(path, "w") as file:
-        file.write("\n".join(parts) + "\n</svg>\n")
+    values = {(g, f"{c} tokens"): r["tokens_per_s"] for (g, c), r in found.items()}
+    plots.bars(path, title, values, [f"{c} tokens" for c in contexts], groups,
+               is_logarithmic=True)
 
 
 def show_details(records):
