@@ -208,7 +208,7 @@ void launch_rows(const AttendArgs& a, const Params& p, index_t rows, const Launc
     constexpr int kBytes = kStages * Tile<T, kDim>::kElements * static_cast<int>(sizeof(T)) +
                            kQueries * kScoreStride * static_cast<int>(sizeof(float));
     static_assert(kQueries * kMostSplits * static_cast<int>(sizeof(Step)) <= kBytes);
-    static_assert(kBytes <= 98 << 10, "sm_86, sm_89 and sm_120 have 99 KiB");
+    static_assert(kBytes < kMostSharedBytes);
     const auto kernel = attend_few_rows_kernel<T, kDim, kStages>;
     const index_t pairs = a.kv.kv_heads * p.query_tiles * rows;
     const index_t room = index_t{on.multiprocessors} * kBlocks<kDim>;

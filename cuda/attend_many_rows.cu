@@ -4,8 +4,7 @@
 // 2 * rows * query_heads * ranks * (k_dim + v_dim) operations: bound by arithmetic. K and V are
 // read once for kTileQueries queries.
 //
-// A block walks all ranks in ascending order, so that a result depends on the rows that it sees and
-// on nothing else.
+// A block walks all ranks in ascending order: a result depends on the rows that it sees alone.
 #include <cmath>
 
 #include "attend.hpp"
@@ -258,6 +257,7 @@ void launch(const AttendArgs& a, const Params& p, const dim3& grid, const Launch
     constexpr int kSize = static_cast<int>(kDim);
     constexpr int kBytes =
         (kTileQueries + 2 * kTileRanks) * Tile<T, kSize>::kStride * static_cast<int>(sizeof(T));
+    static_assert(kBytes + 2 * kTileRanks * sizeof(void*) <= kMostSharedBytes);
     const auto kernel = attend_many_rows_kernel<T, kSize>;
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
     kernel<<<grid, kBlockThreads, kBytes, on.stream>>>(p);

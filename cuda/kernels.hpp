@@ -12,6 +12,9 @@ namespace spectx::cu {
 /// Counters of a stream: who counts in them leaves zeros behind.
 inline constexpr index_t kZeroWords = index_t{1} << 20;
 
+/// Shared memory of a block that every device has, sm_86, sm_89 and sm_120 no more.
+inline constexpr index_t kMostSharedBytes = index_t{99} << 10;
+
 /// What a launcher needs beside its arguments.
 struct Launch {
   cudaStream_t stream;

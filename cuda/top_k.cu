@@ -12,7 +12,7 @@ namespace {
 
 using namespace top_k;
 
-constexpr int kCopies = 4;                              // of the counters of a block
+constexpr int kCopies = 4;  // of the counters of a block
 
 // One block a chunk: adds up the leading digits of its scores. Neighbouring lanes count apart: many
 // scores share a digit.
@@ -181,6 +181,8 @@ void launch_top_k(const TopKArgs& a, const Launch& on) {
            list_stride};
   constexpr int kCacheBytes = kCached * static_cast<int>(sizeof(Candidate));
   constexpr int kHistogramBytes = kDigits * kCopies * static_cast<int>(sizeof(std::uint32_t));
+  static_assert(kCacheBytes + sizeof(Shared) <= kMostSharedBytes);
+  static_assert(kHistogramBytes < kMostSharedBytes);
   check(cudaFuncSetAttribute(count_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              kHistogramBytes));
   check(cudaFuncSetAttribute(select_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -12,7 +12,9 @@ namespace {
 using namespace slots;
 
 constexpr index_t kMostBudget = 8192;
-constexpr index_t kMostSharedBytes = index_t{80} << 10;  // sm_86, sm_89 and sm_120 have 99 KiB
+constexpr index_t kListBytes = index_t{80} << 10;  // of shared memory, at most
+static_assert(kListBytes + sizeof(Shared) <= kMostSharedBytes);
+static_assert(2 * kMostBudget * sizeof(std::int32_t) <= kListBytes);
 
 struct Params {
   BatchView batch;
@@ -190,7 +192,7 @@ void launch_update_slots(const UpdateSlotsArgs& a, const Launch& on) {
   index_t words = 2 * a.selection.max_budget;
   // `most` more if there is room, else 0.
   const auto take = [&](index_t most) {
-    const bool fits = (words + most) * index_t{4} <= kMostSharedBytes;
+    const bool fits = (words + most) * index_t{4} <= kListBytes;
     words += fits ? most : 0;
     return static_cast<std::int32_t>(fits ? most : 0);
   };
