@@ -2,8 +2,7 @@
 // scores[n] = max over leads of reduce over the group of (q . k_n * scale - log_sum), where
 // log_sum = log(sum over n in [1, first] of exp(q . k_n * scale)).
 // Moves kv_heads * first * k_dim * row bytes once for a group of up to 8 query heads and one lead:
-// memory bound. Writes and reads leads * query_heads * first floats of products, of which some stay
-// in the cache: keys are the first to leave it.
+// memory bound. Writes and reads leads * query_heads * first floats of products.
 //
 // Sums are over blocks of kScoreTokens, added up by one warp in a fixed order: their bits depend on
 // the item alone. The last block of an item and head to end does so.

@@ -29,7 +29,7 @@ struct Keys {
       const auto* const row = reinterpret_cast<const uint2*>(i == 0 ? low : high);
 #pragma unroll
       for (int k = 0; k + 1 < kSteps; k += 2) {
-        const uint4 vec = device::load_once(reinterpret_cast<const uint4*>(row + k * 4 + lane * 2));
+        const uint4 vec = *reinterpret_cast<const uint4*>(row + k * 4 + lane * 2);
         part[i][k][0] = vec.x;
         part[i][k][1] = vec.y;
         part[i][k + 1][0] = vec.z;
