@@ -103,6 +103,7 @@ class Server {
   std::vector<Before> before_;  // [max_requests] needs after the turn before
   index_t host_total_ = 0;
   index_t reported_ = -1;
+  int late_reports_ = 0;  // to come of what was filled in
   Sums sums_;
   std::deque<Sample> sent_;  // whose times are not there yet
 };

@@ -93,12 +93,14 @@ struct Timeline {
   std::vector<StepTime> steps;
   std::vector<Sample> samples;
 
-  double tokens_per_s() const { return rate(step_seconds); }
-  double tokens_per_s_with_prompts() const { return rate(step_seconds + prompt_seconds); }
-
- private:
-  double rate(double seconds) const {
-    return seconds > 0 ? static_cast<double>(output_tokens) / seconds : 0;
+  double tokens_per_s() const {
+    return step_seconds > 0 ? static_cast<double>(output_tokens) / step_seconds : 0;
+  }
+  /// As if the tokens that were filled in had been made in steps like the others.
+  double tokens_per_s_with_prompts() const {
+    if (step_seconds <= 0) return 0;
+    const auto tokens = static_cast<double>(output_tokens + skipped_tokens);
+    return tokens / (tokens / tokens_per_s() + prompt_seconds);
   }
 };
 
