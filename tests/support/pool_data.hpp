@@ -5,19 +5,11 @@
 
 #include "device_data.hpp"
 #include "host_reference.hpp"
+#include "pool_shape.hpp"
 #include "random.hpp"
 #include "reference.hpp"
-#include "spectx/kv_view.hpp"
 
 namespace spectx::test {
-
-struct PoolShape {
-  index_t requests = 2, groups = 3, group_layers = 2, layers = 5;
-  index_t kv_heads = 2, k_dim = 4, v_dim = 6;
-  index_t page_rows = 4, max_length = 64, slots = 16;
-  DType dtype = DType::bf16;
-  DType host_dtype = DType::bf16;
-};
 
 /// Both tiers and every table of a pool, without a KVPool: a copy on the host, which a test reads
 /// and changes, and one on the device. A group has token pages and slot pages; the page table names
@@ -26,7 +18,7 @@ class PoolData {
  public:
   PoolData(Backend& backend, const PoolShape& shape, std::uint32_t seed = 1)
       : s(shape),
-        columns_((std::max(s.max_length, s.slots) + s.page_rows - 1) / s.page_rows),
+        columns_(s.page_columns()),
         token_pages_(columns_ * s.requests * s.groups),
         device_pages(random_bytes(2 * token_pages_ * page_bytes(), seed)),
         host_pages(random_bytes(token_pages_ * host_page_bytes(), seed + 1)),
@@ -38,7 +30,7 @@ class PoolData {
         device_(backend, *this),
         order_(Random(seed).permutation(2 * token_pages_)),
         host_order_(Random(seed + 2).permutation(token_pages_)) {
-    if (run().is_lossy) fill_rows(seed);
+    if (s.run().is_lossy) fill_rows(seed);
   }
 
   /// Host copies to the device.
@@ -65,7 +57,7 @@ class PoolData {
 
   /// The pool as an operation sees it.
   KVPoolView view() const {
-    KVPoolView v = geometry();
+    KVPoolView v = s.geometry();
     v.pages = device_.table.data();
     v.host_pages = v.pages + token_pages_;
     v.resident_groups = device_.resident_groups.data();
@@ -94,12 +86,13 @@ class PoolData {
   }
   std::size_t host_row(index_t request, index_t layer, index_t head, index_t token) const {
     const index_t page = host_order_[at(page_index(request, layer / s.group_layers, token))];
-    return at(page * host_page_bytes() + (token % s.page_rows * s.kv_heads + head) * run().bytes) +
+    return at(page * host_page_bytes() +
+              (token % s.page_rows * s.kv_heads + head) * s.run().bytes) +
            host_row_in_run(layer);
   }
   /// The rows' type: a copy. A smaller one: by HostRun's rules.
   void copy_to_host(std::size_t device_row, std::size_t host_row, index_t layer) {
-    if (!run().is_lossy) {
+    if (!s.run().is_lossy) {
       std::memcpy(&host_pages[host_row], &device_pages[device_row], at(row_bytes()));
       return;
     }
@@ -112,7 +105,7 @@ class PoolData {
     }
   }
   void copy_to_device(std::size_t host_row, std::size_t device_row, index_t layer) {
-    if (!run().is_lossy) {
+    if (!s.run().is_lossy) {
       std::memcpy(&device_pages[device_row], &host_pages[host_row], at(row_bytes()));
       return;
     }
@@ -146,7 +139,7 @@ class PoolData {
       }
     });
   }
-  index_t row_bytes() const { return (s.k_dim + s.v_dim) * dtype_bytes(s.dtype); }
+  index_t row_bytes() const { return s.row_bytes(); }
   std::size_t token_entry(index_t request, index_t head, index_t token) const {
     return at((request * s.kv_heads + head) * s.max_length + token);
   }
@@ -187,14 +180,11 @@ class PoolData {
         clock;
   };
 
-  HostRun run() const {
-    return make_host_run(s.dtype, s.host_dtype, s.k_dim + s.v_dim, s.group_layers);
-  }
-  index_t host_page_bytes() const { return s.page_rows * s.kv_heads * run().bytes; }
+  index_t host_page_bytes() const { return s.page_rows * s.kv_heads * s.run().bytes; }
   /// From the begin of a run to a layer's numbers, and from these to a scale: HostRun's layout,
   /// written out once more.
   std::size_t host_row_in_run(index_t layer) const {
-    const index_t scales = run().is_lossy ? (s.group_layers * 8 + 15) / 16 * 16 : 0;
+    const index_t scales = s.run().is_lossy ? (s.group_layers * 8 + 15) / 16 * 16 : 0;
     const index_t element = dtype_bytes(s.host_dtype);
     return at(scales + layer % s.group_layers * (s.k_dim + s.v_dim) * element);
   }
@@ -249,45 +239,8 @@ class PoolData {
     }
     return table;
   }
-  KVPoolView geometry() const {
-    KVPoolView v;
-    v.groups = s.groups;
-    v.page_columns = columns_;
-    v.page_rows = s.page_rows;
-    v.group_layers = s.group_layers;
-    v.layers = s.layers;
-    v.kv_heads = s.kv_heads;
-    v.k_dim = s.k_dim;
-    v.v_dim = s.v_dim;
-    v.row_bytes = row_bytes();
-    v.slots = s.slots;
-    v.max_length = s.max_length;
-    v.dtype = s.dtype;
-    v.run = run();
-    return v;
-  }
-
   Device device_;
   std::vector<std::int32_t> order_, host_order_;
 };
-
-/// Types of the rows and of the host tier.
-using HostTypes = std::pair<DType, DType>;
-
-inline std::vector<HostTypes> host_types() {
-  return {{DType::bf16, DType::bf16},    {DType::f32, DType::f8_e4m3}, {DType::f16, DType::f8_e4m3},
-          {DType::bf16, DType::f8_e4m3}, {DType::f32, DType::i8},      {DType::f16, DType::i8},
-          {DType::bf16, DType::i8}};
-}
-
-/// Rows of odd sizes, or of whole units of 16 numbers.
-inline PoolShape tier_shape(index_t requests, HostTypes types, bool is_wide) {
-  PoolShape shape{.requests = requests, .dtype = types.first, .host_dtype = types.second};
-  if (is_wide) {
-    shape.k_dim = 32;
-    shape.v_dim = 48;
-  }
-  return shape;
-}
 
 }  // namespace spectx::test
