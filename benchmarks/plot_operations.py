@@ -47,7 +47,7 @@ def attention(results, to):
     places = [f"{n} requests" for n in (1, 4, 16, 64)]
     groups = [g for g in ("attend, 4096 tokens", "attend, 34816 tokens", "attend, 131072 tokens",
                           "attend, 2048 rows from slots", "score, 34816 tokens",
-                          "score, 131072 tokens")]
+                          "score, 131072 tokens") if any(g == key[0] for key in values)]
     values = {k: v for k, v in values.items() if k[0] in groups and k[1] in places}
     plots.bars(to("attention"), title("Rate, % of a copy inside the device", context), values,
                places, groups, line=(100, "the device's own copy"))
