@@ -60,11 +60,11 @@ std::string text_of(const char* path) {
 
 TEST_CASE(
     "The head's selection holds the share of attention that an independent measurement gives") {
-  // scripts/measure_recall.py, on this text: 0.9358 (group max), 0.9371 (group mean). The mistakes
+  // scripts/measure_recall.py, on this text: 0.9337 (group max), 0.9351 (group mean). The mistakes
   // in the wiring that tests/data/README.md lists cost 0.005 and more.
   constexpr double kTolerance = 0.002;
   const auto [reduce, expected] = GENERATE(
-      table<GroupReduce, double>({{GroupReduce::max, 0.9358}, {GroupReduce::mean, 0.9371}}));
+      table<GroupReduce, double>({{GroupReduce::max, 0.9337}, {GroupReduce::mean, 0.9351}}));
   const char* model = std::getenv("SPECTX_TEST_MODEL");
   REQUIRE(model != nullptr);
 
