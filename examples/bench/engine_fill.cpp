@@ -9,19 +9,12 @@
 namespace spectx::bench {
 
 void Engine::add_chunk(RequestId request, index_t count, bool computes) {
-  place();
+  // A chunk takes what groups need to leave: they do so first, though the host tier has to grow.
+  settle();
   const BatchItem item{.request = request,
                        .tokens = std::span(tokens_).first(static_cast<std::size_t>(count)),
                        .is_dense = true};
-  const auto schedule = [&]() -> const Batch& {
-    try {
-      return pool_.schedule({&item, 1}, stream_);
-    } catch (const OutOfMemory&) {  // groups wait for the host tier to grow
-      settle();
-      return pool_.schedule({&item, 1}, stream_);
-    }
-  };
-  const Batch& batch = schedule();
+  const Batch& batch = pool_.schedule({&item, 1}, stream_);
   Selection everything;
   if (head_) everything = head_->select(batch, stream_);
   append_rows(batch, everything, computes);
@@ -108,11 +101,13 @@ void Engine::make_graphs(SelectionSource* source) {
 }
 
 bool Engine::make_room() {
-  constexpr int kMostTries = 64;
+  constexpr int kMostTries = 5000;
   for (int n = 0; n < kMostTries; ++n) {
     if (planner_.admit(pool_.needs(), config_.max_length) == Admission::now) return true;
-    place();
-    settle();
+    place();  // what admit() found lacking, which a second call would not know of
+    synchronize();
+    pipeline_.wait_ready();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the host tier may have to grow
   }
   return false;
 }

@@ -147,7 +147,7 @@ int run_command(int argc, const char* const* argv) {
   const support::ChosenBackend chosen =
       support::make_backend({.wanted = options.backend,
                              .threads = options.threads,
-                             .two_memories = options.has_visits() && options.device_bytes > 0});
+                             .two_memories = options.device_bytes > 0});
   Backend& backend = *chosen.backend;
   const Stream stream = backend.make_stream();
   const index_t total = support::total_device_bytes(chosen);
