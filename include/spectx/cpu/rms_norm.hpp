@@ -15,8 +15,9 @@ inline void rms_norm(const RmsNormArgs& a, Context& context) {
   using Eigen::ArrayXf;
   using Eigen::Map;
   const index_t heads = a.x.rank > 2 ? a.x.shape[1] : 1;
-  const index_t dim = a.x.shape[a.x.rank - 1];
-  assert(a.x.dtype == DType::f32 && a.out.dtype == DType::f32 && a.weight.shape[0] == dim);
+  const index_t dim = a.weight.shape[0];
+  assert(a.x.dtype == DType::f32 && a.out.dtype == DType::f32);
+  assert(a.x.shape[a.x.rank > 2 ? 2 : 1] == dim);
   float* const weight = Carver(context.shared().reserve(padded<float>(dim) * 4)).take<float>(dim);
   dispatch_dtype(a.weight.dtype,
                  [&]<class T>() { to_floats(a.weight.as<const T>(), dim, weight); });
