@@ -23,7 +23,7 @@ struct PoolStats {
   index_t device_total = 0;     // arena, staging, tables and batch arrays
   index_t host_used = 0;        // host pages that are held
   index_t host_total = 0;       // what the host tier has grown to
-  index_t stalled_batches = 0;  // schedules that waited for pages that a move was about to free
+  index_t stalled_batches = 0;  // schedules that waited for groups to leave
   index_t host_waits = 0;       // calls that waited for the host tier to grow
 };
 
@@ -90,6 +90,7 @@ class KVPool {
     bool has_returned = false;  // with a group that came back, rows of the host tier
     index_t length = 0;
     index_t final_length = 0;
+    index_t leaving_to = -1;  // resident groups of a move that waits for the host tier to grow
     std::optional<EventView> warmed;  // of the transfers that warm it
   };
 
@@ -112,6 +113,7 @@ class KVPool {
 
   ScheduledItem check_item(const BatchItem& item) const;
   void reserve(StreamView stream);
+  bool let_groups_leave(index_t pages, StreamView stream);
   void stage(const ScheduledItem& item, index_t& staged_pages, StreamView stream);
   void refresh_needs();
   /// Later work on `stream` follows the transfers of the steps so far.

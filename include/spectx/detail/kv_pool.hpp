@@ -181,7 +181,8 @@ inline void KVPool::settle_moves(StreamView stream, bool wait) {
 
 inline void KVPool::start_move(RequestId request, index_t target, StreamView stream,
                                StreamView move_stream) {
-  const Request& r = at(request);
+  Request& r = at(request);
+  r.leaving_to = -1;
   if (r.is_parked || mover_.is_moving(request)) return;
   if (state(request) == RequestState::warming) return;  // its page tables are read
   expects(target >= 0 && target <= layout_.groups,
@@ -189,7 +190,10 @@ inline void KVPool::start_move(RequestId request, index_t target, StreamView str
   if (target == book_.tables.resident_groups(request)) return;
   expects(plan_.has_host_tier(), "PrefetchPipeline::apply: the pool has no host tier");
   follow_copies(move_stream);  // the write-through of rows that come back
-  if (!mover_.start(request, r.length, target, stream, move_stream)) return;
+  using Start = detail::TierMover::Start;
+  const Start started = mover_.start(request, r.length, target, stream, move_stream);
+  if (started == Start::host_grows) r.leaving_to = target;
+  if (started != Start::done) return;
   refresh_needs();
   if (r.length == 0) settle_moves(stream, /*wait=*/true);
 }
@@ -202,6 +206,7 @@ inline void KVPool::park(RequestId request, StreamView stream) {
   follow_copies(r, stream);
   mover_.park(request, r.length, stream);
   r.is_parked = true;
+  r.leaving_to = -1;
   refresh_needs();
 }
 

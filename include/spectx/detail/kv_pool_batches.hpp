@@ -24,7 +24,7 @@ inline ScheduledItem KVPool::check_item(const BatchItem& item) const {
   const bool is_offloaded = !is_resident(item.request);
   const bool selects = !item.is_dense && (is_offloaded || r.length + rows > plan_.selection.budget);
   // reserve() may let a group leave that is on its way.
-  const bool may_be_offloaded = is_offloaded || mover_.is_moving(item.request);
+  const bool may_be_offloaded = is_offloaded || mover_.is_moving(item.request) || r.leaving_to >= 0;
   const index_t waiting = may_be_offloaded ? plan_.write_batch : 0;
   const bool may_select = selects || (!item.is_dense && may_be_offloaded);
   expects(!may_select || waiting + rows <= plan_.selection.recent_window,
@@ -61,7 +61,7 @@ inline const Batch& KVPool::schedule(std::span<const BatchItem> items, StreamVie
 
 /// Makes the pages free that scheduled_ will take; throws OutOfMemory before anything changed.
 inline void KVPool::reserve(StreamView stream) {
-  for (bool is_second_try = false;; is_second_try = true) {
+  for (bool has_waited = false;; has_waited = true) {
     detail::PageBook::Pages need;
     index_t staged = 0;
     for (const ScheduledItem& item : scheduled_) {
@@ -76,17 +76,43 @@ inline void KVPool::reserve(StreamView stream) {
       throw OutOfMemory(Tier::device, 2 * staged * layout_.layer_bytes, layout_.staging_bytes);
     }
     book_.host.reserve(need.host);
-    if (need.device <= book_.arena.free_pages()) return;
-    if (is_second_try || !mover_.is_any_leaving()) {
+    if (!let_groups_leave(need.device, stream)) {
+      if (need.device <= book_.arena.free_pages()) return;
       book_.arena.throw_out_of_memory(need.device);
     }
-    ++stalled_batches_;
-    settle_moves(stream, /*wait=*/true);
-    // A request whose group left now reads a selection.
-    for (ScheduledItem& item : scheduled_) {
-      item.selects = item.selects || (!item.is_dense && !is_resident(item.request));
+    stalled_batches_ += has_waited ? 0 : 1;
+  }
+}
+
+/// If a batch would not find its `pages`, groups leave now whose move is under way or waits for the
+/// host tier to grow. The pages of one group's slots are kept while a move waits for the host tier:
+/// without them none could ever leave. Whether they left.
+inline bool KVPool::let_groups_leave(index_t pages, StreamView stream) {
+  const auto end = requests_.end();
+  const auto waits = [&](const Request& r) {
+    return r.leaving_to >= 0 && !(r.warmed && !backend_.is_done(*r.warmed));
+  };
+  auto waiting = std::find_if(requests_.begin(), end, waits);
+  const index_t kept = waiting == end ? 0 : layout_.slot_pages;
+  if (pages + kept <= book_.arena.free_pages()) return false;
+  for (; !mover_.is_any_leaving() && waiting != end; waiting = std::find_if(waiting, end, waits)) {
+    const RequestId request = id(static_cast<std::size_t>(waiting - requests_.begin()));
+    const index_t target = resident_groups(request) - 1;  // one group makes room for the others
+    if (waiting->leaving_to == target) waiting->leaving_to = -1;
+    follow_copies(*waiting, stream);
+    using Start = detail::TierMover::Start;
+    if (mover_.start(request, waiting->length, target, stream, stream, /*waits=*/true) !=
+        Start::done) {
+      waiting->leaving_to = -1;
     }
   }
+  if (!mover_.is_any_leaving()) return false;
+  settle_moves(stream, /*wait=*/true);
+  // A request whose group left now reads a selection.
+  for (ScheduledItem& item : scheduled_) {
+    item.selects = item.selects || (!item.is_dense && !is_resident(item.request));
+  }
+  return !mover_.is_any_leaving();
 }
 
 /// An item that reads everything finds its offloaded layers in staging, which is filled from the

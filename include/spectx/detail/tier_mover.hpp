@@ -27,10 +27,13 @@ class TierMover {
     return false;
   }
 
-  /// Starts copying so that groups [0, target) will be resident. False if there is no room for both
-  /// copies now. Reads after `stream`, runs on `move_stream`.
-  bool start(RequestId r, index_t length, index_t target, StreamView stream,
-             StreamView move_stream) {
+  enum class Start { done, no_room, host_grows };
+
+  /// Starts copying so that groups [0, target) will be resident, if there is room for both copies
+  /// now. Reads after `stream`, runs on `move_stream`.
+  /// @param waits  for a host tier that has to grow first
+  Start start(RequestId r, index_t length, index_t target, StreamView stream,
+              StreamView move_stream, bool waits = false) {
     const index_t resident = book_.tables.resident_groups(r);
     const bool is_leaving = target < resident;
     const index_t first = std::min(target, resident);
@@ -38,8 +41,11 @@ class TierMover {
     const index_t pages = is_leaving ? std::max(page_count(length), book_.host_pages(r))
                                      : std::max(page_count(length), book_.token_pages(r));
     const index_t next_pages = is_leaving ? layout_.slot_pages : pages;
-    if (book_.arena.free_pages() < (last - first) * next_pages) return false;
-    if (is_leaving && !book_.host.try_reserve((last - first) * pages)) return false;
+    if (book_.arena.free_pages() < (last - first) * next_pages) return Start::no_room;
+    if (is_leaving && !reserve_host((last - first) * pages, waits)) {
+      const bool may_grow = book_.host.available_pages() >= (last - first) * pages;
+      return may_grow && !waits ? Start::host_grows : Start::no_room;
+    }
     book_.hold_next(r, first, last, 0, next_pages);
     if (is_leaving) book_.hold_host(r, first, last, 0, pages);
 
@@ -57,7 +63,7 @@ class TierMover {
       copy_rows(r, g, from, to, 0, m.copied, move_stream);
     }
     backend_.record(m.event, move_stream);
-    return true;
+    return Start::done;
   }
 
   /// Finishes a move whose copy is done, or, if `wait`, makes `stream` wait for the copy. False if
@@ -149,7 +155,7 @@ class TierMover {
     const index_t resident = book_.tables.resident_groups(r);
     const index_t pages = std::max({m.pages, page_count(length), book_.host_pages(r)});
     const index_t more = (resident - m.target) * (pages - m.pages);
-    if (!(wait ? book_.host.wait_reserve(more) : book_.host.try_reserve(more))) return false;
+    if (!reserve_host(more, wait)) return false;
     assert(resident == layout_.groups || pages == book_.host_pages(r));
     book_.hold_host(r, m.target, resident, m.pages, pages);
     book_.tables.upload(stream);
@@ -189,6 +195,9 @@ class TierMover {
     return true;
   }
 
+  bool reserve_host(index_t pages, bool waits) {
+    return waits ? book_.host.wait_reserve(pages) : book_.host.try_reserve(pages);
+  }
   RowPlace next(RequestId r, index_t g, RowPlace::Kind kind) const {
     return {kind, book_.tables.next_pages_of(r, g)};
   }
