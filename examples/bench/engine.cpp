@@ -130,12 +130,7 @@ Placement Engine::asked_placement() {
 void Engine::place() { pipeline_.apply(asked_placement(), stream_); }
 
 void Engine::warm(SelectionSource* source) {
-  // Moves that are under way end before the requests are warmed.
-  for (int i = 0; i < 64; ++i) {
-    place();
-    synchronize();
-    pipeline_.wait_ready();
-  }
+  settle();  // moves end before the requests are warmed
   warm(requests_, source);
   synchronize();
   pipeline_.wait_ready();

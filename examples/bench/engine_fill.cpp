@@ -9,8 +9,7 @@
 namespace spectx::bench {
 
 void Engine::add_chunk(RequestId request, index_t count, bool computes) {
-  // A chunk takes what groups need to leave: they do so first, though the host tier has to grow.
-  settle();
+  place();
   const BatchItem item{.request = request,
                        .tokens = std::span(tokens_).first(static_cast<std::size_t>(count)),
                        .is_dense = true};

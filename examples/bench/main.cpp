@@ -59,9 +59,9 @@ std::vector<Case> cases_of(const Options& o, index_t context) {
 }
 
 std::string text_of(const Machine& m) {
-  return m.backend + " on " + m.device + ", driver " + m.driver + ", commit " + m.commit + ", " +
-         m.model + " " + m.dtype + ", cap " + m.cap + "; " + m.context_rows + "; " + m.tokens +
-         "\n";
+  const std::string driver = m.driver.empty() ? "" : ", driver " + m.driver;
+  return m.backend + " on " + m.device + driver + ", commit " + m.commit + ", " + m.model + " " +
+         m.dtype + ", cap " + m.cap + "; " + m.context_rows + "; " + m.tokens + "\n";
 }
 
 /// The program's files and table, written anew after every record.
