@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "spectx/memory_planner.hpp"
+#include "support/planner_cases.hpp"
 
 using spectx::index_t;
 using spectx::InvalidArgument;
@@ -153,4 +155,39 @@ TEST_CASE("models that do not fit in 64 bits are refused") {
   CHECK_THROWS_AS(llama(80).check(4, -1), InvalidArgument);
   CHECK_THROWS_AS(llama(80).check(4, kHuge), InvalidArgument);
   CHECK_NOTHROW(llama(80).check(4, 8192));
+}
+
+TEST_CASE("the paper's models place by its run-time algorithm, rounded up to groups, never back") {
+  for (const spectx::PlannerModel model :
+       {spectx::PlannerModel::paper, spectx::PlannerModel::paper_corrected}) {
+    spectx::PlannerConfig config = spectx::test::llama_config();
+    config.model = model;
+    config.max_requests = 16;
+    config.host_bytes = index_t{1} << 40;
+    spectx::MemoryPlanner planner(spectx::test::llama_shape(), config);
+    REQUIRE(planner.pool_plan().group_layers == 4);
+    const auto s = planner.thresholds(16);
+    REQUIRE(s.size() == 33);
+    CHECK(planner.paper_model().layers == 32);
+
+    std::vector<spectx::RequestNeed> needs;
+    for (std::int32_t i = 0; i < 16; ++i) needs.push_back(spectx::test::need(i, 0, 34'816, 8));
+    std::int32_t before = 8;
+    for (const index_t length : {s[0] - 1, s[0], s[0] + 1, s[3], s[4], s[5] - 1, s[5]}) {
+      for (spectx::RequestNeed& n : needs) n.length = length;
+      const std::vector<index_t> at(s.begin(), s.end());
+      const index_t layers = PaperMemoryModel::layers_on_host(at, length);
+      const auto expected = static_cast<std::int32_t>(8 - spectx::ceil_div(layers, 4));
+      const spectx::Placement placement = planner.place(needs);
+      for (std::size_t i = 0; i < needs.size(); ++i) {
+        CHECK(placement.resident_groups[i] <= expected);
+        needs[i].resident_groups = placement.resident_groups[i];
+      }
+      CHECK(needs.back().resident_groups <= before);
+      before = needs.back().resident_groups;
+    }
+    needs.resize(1);
+    needs[0].length = 100;
+    CHECK(planner.place(needs).resident_groups[0] == needs[0].resident_groups);
+  }
 }

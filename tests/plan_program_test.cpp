@@ -3,8 +3,8 @@
 #include <nlohmann/json.hpp>
 
 #include "catch.hpp"
-#include "support/gguf_writer.hpp"
 #include "support/run_program.hpp"
+#include "support/tiny_gguf.hpp"
 
 using namespace spectx::test;
 using nlohmann::json;
@@ -41,31 +41,6 @@ json plan_json(const std::string& arguments) {
   const ProgramRun run = plan(arguments + " --json");
   REQUIRE(run.exit_code == 0);
   return json::parse(run.out);
-}
-
-/// A GGUF file of two layers whose only tensor is embeddings of 16 tokens, f32.
-std::string tiny_gguf(const std::string& family) {
-  spectx::test::GgufWriter meta;
-  meta.meta("general.architecture", family);
-  meta.meta(family + ".block_count", std::int64_t{2});
-  meta.meta(family + ".attention.head_count", std::int64_t{4});
-  meta.meta(family + ".attention.head_count_kv", std::int64_t{2});
-  meta.meta(family + ".embedding_length", std::int64_t{64});
-  meta.meta(family + ".context_length", std::int64_t{512});
-  spectx::test::GgufWriter file;
-  file.raw("GGUF", 4);
-  file.number(std::uint32_t{3});
-  file.number(std::uint64_t{1});
-  file.number(meta.keys());
-  file.raw(meta.bytes().data(), meta.bytes().size());
-  file.text("token_embd.weight");
-  file.number(std::uint32_t{2});
-  file.number(std::uint64_t{64});
-  file.number(std::uint64_t{16});
-  file.number(std::uint32_t{0});
-  file.number(std::uint64_t{0});
-  file.pad();
-  return file.bytes() + std::string(64 * 16 * 4, '\0');
 }
 
 /// A change of kConfig.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <limits>
+#include <vector>
 
 #include "catch.hpp"
 #include "support/planner_cases.hpp"
@@ -7,12 +8,18 @@
 using namespace spectx;
 using test::llama_config;
 using test::llama_shape;
+using test::need;
 
 namespace {
 
 constexpr index_t kHuge = index_t{1} << 62;
 constexpr index_t kBad[] = {-1, -kHuge, kHuge, std::numeric_limits<index_t>::max(),
                             std::numeric_limits<index_t>::min()};
+
+/// Three groups; pages of 16 tokens, slots of two.
+MemoryPlanner planner_for(index_t arena, index_t host) {
+  return {test::planner_shape(), test::planner_config(test::planner_shape(), arena, host)};
+}
 
 }  // namespace
 
@@ -147,4 +154,28 @@ TEST_CASE("needs that the pool cannot have are refused") {
   CHECK_THROWS_AS(planner.thresholds(0), InvalidArgument);
   CHECK_THROWS_AS(planner.thresholds(33), InvalidArgument);
   CHECK(planner.admit({}, kHuge) == Admission::never);
+}
+
+TEST_CASE("parked requests hold head keys and host pages only") {
+  MemoryPlanner planner = planner_for(28, 60);
+  std::vector<RequestNeed> needs{need(0, 200, 256, 0)};
+  needs[0].is_parked = true;
+  const MemoryUse use = planner.predict(needs);
+  const index_t page = planner.layout().page_bytes;
+  CHECK(use.resident_rows + use.slots == 0);
+  CHECK(use.head_keys == page);
+  CHECK(use.host_rows == 3 * 13 * page);
+  CHECK(planner.place(needs).resident_groups[0] == 0);
+  CHECK(planner.admit(needs, 32) == Admission::now);
+  CHECK(planner.admit(needs, 256) == Admission::later);  // its host pages are taken
+  CHECK(planner.admit({}, 256) == Admission::now);
+}
+
+TEST_CASE("admission: now, later, never, and the table's rows") {
+  MemoryPlanner planner = planner_for(16, 60);
+  CHECK(planner.admit({}, 257) == Admission::never);
+  CHECK(planner.admit({}, 256) == Admission::now);
+  CHECK(planner.admit(std::vector{need(0, 10, 256, 0)}, 256) == Admission::later);
+  const std::vector<RequestNeed> full(4, need(0, 1, 1, 3));
+  CHECK(planner.admit(full, 1) == Admission::later);
 }

@@ -186,27 +186,3 @@ TEST_CASE("a move under way is left alone") {
   needs[0].moving_to = 2;
   CHECK(planner.place(needs).resident_groups[0] == 2);
 }
-
-TEST_CASE("parked requests hold head keys and host pages only") {
-  MemoryPlanner planner = planner_for(28, 60);
-  Needs needs{need(0, 200, 256, 0)};
-  needs[0].is_parked = true;
-  const MemoryUse use = planner.predict(needs);
-  const index_t page = planner.layout().page_bytes;
-  CHECK(use.resident_rows + use.slots == 0);
-  CHECK(use.head_keys == page);
-  CHECK(use.host_rows == kGroups * pages(200) * page);
-  CHECK(planner.place(needs).resident_groups[0] == 0);
-  CHECK(planner.admit(needs, 32) == Admission::now);
-  CHECK(planner.admit(needs, 256) == Admission::later);  // its host pages are taken
-  CHECK(planner.admit({}, 256) == Admission::now);
-}
-
-TEST_CASE("admission: now, later, never, and the table's rows") {
-  MemoryPlanner planner = planner_for(16, 60);
-  CHECK(planner.admit({}, 257) == Admission::never);
-  CHECK(planner.admit({}, 256) == Admission::now);
-  CHECK(planner.admit(Needs{need(0, 10, 256, 0)}, 256) == Admission::later);
-  const Needs full(4, need(0, 1, 1, kGroups));
-  CHECK(planner.admit(full, 1) == Admission::later);
-}
