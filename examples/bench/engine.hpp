@@ -23,8 +23,8 @@ struct EngineConfig {
   index_t device_bytes = 0;  // for weights, activations and everything of spectx
   index_t host_bytes = 0;
   std::optional<DType> host_dtype{};  // none: the rows' own
-  int copy_blocks = 0;  // 0: the library chooses
-  bool captures = false;      // steps run as CUDA graphs
+  int copy_blocks = 0;                // 0: the library chooses
+  bool captures = false;              // steps run as CUDA graphs
   index_t graphs = 1;         // made before the first request: for max_requests, one less, ..
   bool offloads_all = false;  // every layer to the host, whatever the planner says
 };

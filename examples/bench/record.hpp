@@ -19,7 +19,7 @@ struct Case {
   SelectionConfig selection;
   double hot_buffer = 2;
   std::optional<DType> host_dtype{};  // of the host tier's rows; none: their own
-  index_t copy_blocks = 0;  // 0: the library chooses
+  index_t copy_blocks = 0;            // 0: the library chooses
   double miss_scale = 1;  // times the recorded trace's misses; 0: the head's own selections
 };
 
