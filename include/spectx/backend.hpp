@@ -218,7 +218,7 @@ class Backend {
   /// Between any two memories. A source in host memory that is not of memories().host is read
   /// before the call returns; captured, all host memory must be of memories().host.
   virtual void copy(void* to, const void* from, index_t bytes, StreamView) = 0;
-  virtual void fill(void* to, int byte, index_t bytes, StreamView) = 0;
+  virtual void fill(void* to, int byte, index_t bytes, StreamView) = 0;  // device memory
   virtual void record(EventView, StreamView) = 0;
   virtual void wait(StreamView, EventView) = 0;
   virtual bool is_done(EventView) = 0;

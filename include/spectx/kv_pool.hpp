@@ -109,6 +109,9 @@ class KVPool {
   bool is_resident(RequestId request) const {
     return book_.tables.resident_groups(request) == layout_.groups;
   }
+  bool is_warming(const Request& request) const {
+    return request.warmed && !backend_.is_done(*request.warmed);
+  }
   RequestId id(std::size_t index) const { return {static_cast<std::int32_t>(index)}; }
 
   ScheduledItem check_item(const BatchItem& item) const;

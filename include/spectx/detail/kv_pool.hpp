@@ -100,7 +100,7 @@ inline RequestState KVPool::state(RequestId request) const {
   const Request& r = at(request);
   if (r.is_parked) return RequestState::parked;
   if (is_resident(request)) return RequestState::ready;
-  if (r.warmed && !backend_.is_done(*r.warmed)) return RequestState::warming;
+  if (is_warming(r)) return RequestState::warming;
   return r.is_cold ? RequestState::prefill : RequestState::ready;
 }
 

@@ -89,9 +89,7 @@ inline void KVPool::reserve(StreamView stream) {
 /// without them none could ever leave. Whether they left.
 inline bool KVPool::let_groups_leave(index_t pages, StreamView stream) {
   const auto end = requests_.end();
-  const auto waits = [&](const Request& r) {
-    return r.leaving_to >= 0 && !(r.warmed && !backend_.is_done(*r.warmed));
-  };
+  const auto waits = [&](const Request& r) { return r.leaving_to >= 0 && !is_warming(r); };
   auto waiting = std::find_if(requests_.begin(), end, waits);
   const index_t kept = waiting == end ? 0 : layout_.slot_pages;
   if (pages + kept <= book_.arena.free_pages()) return false;

@@ -166,7 +166,7 @@ class Placer {
     PageDemand::Sum pages = sum(now, target, return_rows_);
     for (std::size_t end = order_count_; end > 0;) {
       std::size_t begin = end - 1;
-      while (begin > 0 && end_of_equals(now, begin - 1) == end) --begin;
+      while (begin > 0 && final_pages(now, begin - 1) == final_pages(now, begin)) --begin;
       for (std::size_t k = 0; (k = next_place(now, target, begin, end, true)) != end;) {
         pages.change(now[order_[k]], 1);
         if (pages.pages() > limit_) return;
@@ -176,13 +176,13 @@ class Placer {
     }
   }
 
+  index_t final_pages(std::span<const RequestNeed> now, std::size_t k) const {
+    return demand_.token_pages(now[order_[k]].final_length);
+  }
   /// The end of the places in the order that have the same final pages as the one at `begin`.
   std::size_t end_of_equals(std::span<const RequestNeed> now, std::size_t begin) const {
-    const auto pages = [&](std::size_t k) {
-      return demand_.token_pages(now[order_[k]].final_length);
-    };
     std::size_t end = begin + 1;
-    while (end < order_count_ && pages(end) == pages(begin)) ++end;
+    while (end < order_count_ && final_pages(now, end) == final_pages(now, begin)) ++end;
     return end;
   }
   /// The place in [begin, end) of the next to lose a group, or to gain one; `end`: none.
