@@ -139,12 +139,19 @@ void Engine::warm(SelectionSource* source) {
 void Engine::warm(std::span<const RequestId> requests, SelectionSource* source) {
   if (!head_) return;
   const Batch& batch = schedule(requests);
-  const Selection& selection = head_->select(batch, stream_);
-  if (source != nullptr && batch.needs_selection) {
-    source->stage(batch, stream_);
-    source->write(batch, selection, stream_);
-  }
-  pipeline_.warm(batch, selection, stream_);
+  stage(batch, source);
+  pipeline_.warm(batch, select(batch, source), stream_);
+}
+
+void Engine::stage(const Batch& batch, SelectionSource* source) {
+  if (source != nullptr && batch.needs_selection) source->stage(batch, stream_);
+}
+
+Selection Engine::select(const Batch& batch, SelectionSource* source) {
+  Selection selection;
+  if (head_) selection = head_->select(batch, stream_);
+  if (source != nullptr && batch.needs_selection) source->write(batch, selection, stream_);
+  return selection;
 }
 
 bool Engine::can_replay(const Batch& batch) const {
@@ -160,7 +167,7 @@ void Engine::step(SelectionSource* source, llama::StepClock* clock) {
   const Batch& batch = schedule(requests_);
   feed_tokens(batch);
   next_of_ = requests_;
-  if (source != nullptr && batch.needs_selection) source->stage(batch, stream_);
+  stage(batch, source);
   if (clock != nullptr || !can_replay(batch)) return run_step(batch, source, clock);
   const StepShape shape = batch.shape();
   auto graph = graphs_.find(shape);
@@ -182,9 +189,7 @@ void Engine::run_step(const Batch& batch, SelectionSource* source, llama::StepCl
     if (clock != nullptr) clock->mark(part, stream_);
   };
   mark(kHead);
-  Selection selection;
-  if (head_) selection = head_->select(batch, stream_);
-  if (source != nullptr && batch.needs_selection) source->write(batch, selection, stream_);
+  const Selection selection = select(batch, source);
   mark(kSlots);
   pipeline_.begin_step(batch, selection, stream_);
   mark(kLinears);

@@ -58,10 +58,10 @@ class Engine {
   /// room, so that no later step has to. Before the first request; waits.
   void make_graphs(SelectionSource* source);
 
-  /// Opens a request of `context` tokens that takes part in steps. `computes`: by a prefill of
-  /// random tokens; else its rows are random values, and only the head's keys are made as in a
-  /// prefill. Waits for them.
-  RequestId open(index_t context, bool computes);
+  /// Opens a request of `context` tokens, and `final_length` in the end, that takes part in steps.
+  /// `computes`: by a prefill of random tokens; else its rows are random values, and only the
+  /// head's keys are made as in a prefill. Waits for them.
+  RequestId open(index_t context, index_t final_length, bool computes);
   void close(RequestId request);
 
   /// The pieces of open() for a loop of one's own: a request without rows that takes no part yet,
@@ -82,6 +82,8 @@ class Engine {
 
   /// Starts the moves that the planner asks for now.
   void place();
+  /// The same, and waits for them.
+  void place_and_wait();
   /// From now on place() sends the groups of a request to the host, one after the other, before it
   /// is parked; none: of no request.
   void empty(std::optional<RequestId> request) { emptied_ = request; }
@@ -112,6 +114,9 @@ class Engine {
  private:
   Placement asked_placement();
   const Batch& schedule(std::span<const RequestId> requests, index_t tokens = 1);
+  /// What `source` (may be null) needs of the host, before select(), which can be captured.
+  void stage(const Batch& batch, SelectionSource* source);
+  Selection select(const Batch& batch, SelectionSource* source);
   void append_rows(const Batch& batch, const Selection& selection, bool computes);
   void feed_tokens(const Batch& batch);
   void run_step(const Batch& batch, SelectionSource* source, llama::StepClock* clock);

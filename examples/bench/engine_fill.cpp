@@ -14,21 +14,14 @@ void Engine::add_chunk(RequestId request, index_t count, bool computes) {
                        .tokens = std::span(tokens_).first(static_cast<std::size_t>(count)),
                        .is_dense = true};
   const Batch& batch = pool_.schedule({&item, 1}, stream_);
-  Selection everything;
-  if (head_) everything = head_->select(batch, stream_);
-  append_rows(batch, everything, computes);
+  append_rows(batch, select(batch, /*source=*/nullptr), computes);
 }
 
 void Engine::fill_in(index_t count, SelectionSource* source) {
   place();
   const Batch& batch = schedule(requests_, count);
-  Selection selection;
-  if (head_) selection = head_->select(batch, stream_);
-  if (source != nullptr && batch.needs_selection) {
-    source->stage(batch, stream_);
-    source->write(batch, selection, stream_);
-  }
-  append_rows(batch, selection, /*computes=*/false);
+  stage(batch, source);
+  append_rows(batch, select(batch, source), /*computes=*/false);
 }
 
 void Engine::settle() {
@@ -41,12 +34,14 @@ void Engine::settle() {
     }
     return true;
   };
-  for (int n = 0; n < kMostTries && !is_settled(); ++n) {
-    place();
-    synchronize();
-    pipeline_.wait_ready();
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the host tier may have to grow
-  }
+  for (int n = 0; n < kMostTries && !is_settled(); ++n) place_and_wait();
+}
+
+void Engine::place_and_wait() {
+  place();
+  synchronize();
+  pipeline_.wait_ready();
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the host tier may have to grow
 }
 
 /// A step without logits; without `computes` its rows are random and nothing is attended to.
@@ -78,13 +73,8 @@ void Engine::make_graphs(SelectionSource* source) {
   const index_t length = std::min(config_.max_length, context + config_.graphs + 2);
   while (static_cast<index_t>(requests_.size()) < config_.max_requests &&
          planner_.admit(pool_.needs(), length) == Admission::now) {
-    const RequestId request = reserve(length);
-    for (index_t done = 0; done < context; done += config_.chunk_rows) {
-      add_chunk(request, std::min(config_.chunk_rows, context - done), /*computes=*/false);
-    }
-    join(request);
+    open(context, length, /*computes=*/false);
   }
-  synchronize();
   warm(requests_, source);
   pipeline_.wait_ready();
   const std::vector<RequestId> all = requests_;
@@ -103,16 +93,13 @@ bool Engine::make_room() {
   constexpr int kMostTries = 5000;
   for (int n = 0; n < kMostTries; ++n) {
     if (planner_.admit(pool_.needs(), config_.max_length) == Admission::now) return true;
-    place();  // what admit() found lacking, which a second call would not know of
-    synchronize();
-    pipeline_.wait_ready();
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the host tier may have to grow
+    place_and_wait();  // what admit() found lacking, which a second call would not know of
   }
   return false;
 }
 
-RequestId Engine::open(index_t context, bool computes) {
-  const RequestId request = reserve(config_.max_length);
+RequestId Engine::open(index_t context, index_t final_length, bool computes) {
+  const RequestId request = reserve(final_length);
   for (index_t done = 0; done < context;) {
     const index_t count = std::min(config_.chunk_rows, context - done);
     add_chunk(request, count, computes);

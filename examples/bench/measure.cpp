@@ -85,12 +85,9 @@ void Run::fill() {
   const auto start = Clock::now();
   for (index_t r = 0; r < case_.requests; ++r) {
     expects(engine_.make_room(), "the planner admits fewer requests");
-    engine_.open(case_.context, bench_.options.prefills);
+    engine_.open(case_.context, length_of(bench_, case_), bench_.options.prefills);
   }
-  if (auto shape = replay_shape(bench_, case_, case_.context)) {
-    shape->random_share = random_share_for(
-        bench_.trace, *shape, case_.context,
-        std::max(engine_.pool().plan().slots, case_.selection.budget), case_.miss_scale);
+  if (const auto shape = scaled_replay_shape(bench_, case_, case_.context, engine_.pool())) {
     replay_.emplace(backend_, bench_.trace, *shape, case_.requests);
   }
   engine_.warm(replay_ ? &*replay_ : nullptr);
@@ -196,6 +193,16 @@ void Run::note_memory() {
 std::optional<ReplayShape> replay_shape(const Bench& bench, const Case& c, index_t length) {
   if (c.is_dense || c.miss_scale <= 0 || length <= c.selection.budget) return std::nullopt;
   return ReplayShape{.selection = c.selection, .kv_heads = bench.weights.config().kv_heads};
+}
+
+std::optional<ReplayShape> scaled_replay_shape(const Bench& bench, const Case& c, index_t length,
+                                               const KVPool& pool) {
+  std::optional<ReplayShape> shape = replay_shape(bench, c, length);
+  if (shape) {
+    shape->random_share = random_share_for(
+        bench.trace, *shape, length, std::max(pool.plan().slots, c.selection.budget), c.miss_scale);
+  }
+  return shape;
 }
 
 index_t own_bytes(const Bench& bench, const Case& c, index_t max_length) {

@@ -28,6 +28,9 @@ EngineConfig engine_config(const Bench& bench, const Case& c, index_t max_length
 index_t own_bytes(const Bench& bench, const Case& c, index_t max_length);
 /// The recorded selections for requests of up to `length` tokens; none where the head's own count.
 std::optional<ReplayShape> replay_shape(const Bench& bench, const Case& c, index_t length);
+/// The same with so many random rows that `pool` misses c.miss_scale times the recorded share.
+std::optional<ReplayShape> scaled_replay_shape(const Bench& bench, const Case& c, index_t length,
+                                               const KVPool& pool);
 
 /// The number of requests that `asked` stands for; 0 if not even one fits.
 index_t requests_of(const Bench& bench, const Case& c, const std::string& asked);

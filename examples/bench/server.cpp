@@ -28,12 +28,8 @@ Server::Server(const Bench& bench, const Case& c, const std::vector<Visit>& visi
 }
 
 void Server::make_replay() {
-  auto shape = replay_shape(bench_, case_, longest(visits_));
-  if (!shape) return;
-  shape->random_share = random_share_for(
-      bench_.trace, *shape, longest(visits_),
-      std::max(engine_.pool().plan().slots, case_.selection.budget), case_.miss_scale);
-  replay_.emplace(backend_, bench_.trace, *shape, case_.requests);
+  const auto shape = scaled_replay_shape(bench_, case_, longest(visits_), engine_.pool());
+  if (shape) replay_.emplace(backend_, bench_.trace, *shape, case_.requests);
 }
 
 void Server::run() {
@@ -229,9 +225,7 @@ bool Server::step() {
 
 /// Nothing was to do but to wait, for moves, rows or who comes next.
 void Server::wait_for_change() {
-  engine_.place();
-  engine_.synchronize();
-  engine_.pipeline().wait_ready();
+  engine_.place_and_wait();
   if (guests_.empty() && waiting_.empty() && next_visit_ < visits_.size()) {
     number_ = std::max(number_, visits_[next_visit_].arrives - 1);
   }

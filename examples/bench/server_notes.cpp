@@ -150,7 +150,7 @@ index_t start_up_bytes(const Bench& bench, const Case& c, index_t max_length) {
     Engine engine(*own.backend, bench.weights, c.is_dense ? nullptr : &bench.head, config,
                   own.backend->memories());
     for (index_t r = 0; r < c.requests && engine.make_room(); ++r) {
-      engine.open(config.max_length - kSteps, r == 0);
+      engine.open(config.max_length - kSteps, config.max_length, r == 0);
     }
     for (int n = 0; n < kSteps; ++n) engine.step(nullptr, nullptr);
     engine.synchronize();
