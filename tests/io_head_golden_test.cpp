@@ -5,9 +5,9 @@
 #include "catch.hpp"
 #include "spectx/cpu/backend.hpp"
 #include "spectx/io/head_file.hpp"
-#include "spectx/io/safetensors.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 #include "support/reference.hpp"
+#include "support/tensor_values.hpp"
 
 namespace spectx::test {
 namespace {
@@ -29,10 +29,7 @@ class Golden {
  public:
   template <class T = float>
   std::vector<T> read(const std::string& name) const {
-    const auto& bytes = file_.at(name).bytes;
-    std::vector<T> values(bytes.size() / sizeof(T));
-    std::memcpy(values.data(), bytes.data(), bytes.size());
-    return values;
+    return test::values<T>(file_, name);
   }
 
  private:

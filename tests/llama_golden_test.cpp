@@ -2,22 +2,13 @@
 // SmolLM2-135M-Instruct.Q4_1.gguf, by its path in SPECTX_TEST_MODEL, against transformers' logits.
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
 
 #include "catch.hpp"
-#include "spectx/io/safetensors.hpp"
 #include "support/llama_runner.hpp"
+#include "support/tensor_values.hpp"
 
 namespace spectx::test {
 namespace {
-
-template <class T>
-std::vector<T> values(const io::Safetensors& file, const char* name) {
-  const auto bytes = file.at(name).bytes;
-  std::vector<T> out(bytes.size() / sizeof(T));
-  std::memcpy(out.data(), bytes.data(), bytes.size());
-  return out;
-}
 
 double log_sum_exp(std::span<const float> logits) {
   const double top = *std::max_element(logits.begin(), logits.end());

@@ -1,25 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // A tiny Qwen3 with random weights against the logits of transformers.
 #include <cmath>
-#include <cstring>
 
 #include "catch.hpp"
-#include "spectx/io/safetensors.hpp"
 #include "support/llama_runner.hpp"
+#include "support/tensor_values.hpp"
 
 namespace spectx::test {
-namespace {
-
-template <class T>
-std::vector<T> values(const io::Safetensors& file, const char* name) {
-  const auto bytes = file.at(name).bytes;
-  std::vector<T> out(bytes.size() / sizeof(T));
-  std::memcpy(out.data(), bytes.data(), bytes.size());
-  return out;
-}
-
-}  // namespace
-
 TEST_CASE("Logits of a tiny Qwen3 are those of transformers") {
   const index_t chunk = GENERATE(index_t{1}, index_t{7}, index_t{64});
   const io::Gguf file(SPECTX_TEST_DATA "/tiny_qwen3.gguf");
