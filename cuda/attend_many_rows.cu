@@ -197,12 +197,13 @@ __global__ void __launch_bounds__(kBlockThreads)
       rows[tile % 2][i] = kv.address(min(tile * kTileRanks + i, ranks - 1));
     }
   };
+  const auto own_query = [](int half) {
+    return device::warp_index() * kWarpQueries + device::lane_index() / 4 + half * kWarpQueries / 2;
+  };
   int visible[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int n =
-        device::warp_index() * kWarpQueries + device::lane_index() / 4 + half * kWarpQueries / 2;
-    visible[half] = seen_by(place.first + min(n, last));
+    visible[half] = seen_by(place.first + min(own_query(half), last));
   }
   load_queries(p, place, queries);
   if (ranks > 0) find_rows(0);
@@ -235,10 +236,8 @@ __global__ void __launch_bounds__(kBlockThreads)
     float weight = softmax.weight[half];
     weight += __shfl_xor_sync(device::kAllLanes, weight, 1);
     weight += __shfl_xor_sync(device::kAllLanes, weight, 2);
-    const int n =
-        device::warp_index() * kWarpQueries + device::lane_index() / 4 + half * kWarpQueries / 2;
-    if (n > last) continue;
-    const int query = place.first + n;
+    if (own_query(half) > last) continue;
+    const int query = place.first + own_query(half);
     T* const out =
         reinterpret_cast<T*>(p.out) + (place.row_begin + query / p.group) * p.out_stride +
         (place.head * p.group + query % p.group) * p.out_head_stride + device::lane_index() % 4 * 2;
