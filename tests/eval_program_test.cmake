@@ -172,6 +172,15 @@ if(NOT alone_loss EQUAL loss)
   message(SEND_ERROR "the head alone: loss increase ${alone_loss} instead of ${loss}")
 endif()
 
+# Texts measured side by side have the figures that they have one after the other.
+runs(side ${model} ${head} ${texts} --lengths 300,400 --budgets 80,150,400 --positions 40
+     --needles 1 --jobs 3 --threads 2)
+string(JSON one GET "${all}" lengths)
+string(JSON many GET "${side}" lengths)
+if(NOT many STREQUAL one)
+  message(SEND_ERROR "--jobs 3 changes figures: ${many} instead of ${one}")
+endif()
+
 # The guard: one that asks for nothing changes nothing, one that asks for all reads everything.
 runs(calm ${model} ${head} ${texts} ${short} --selectors head --min-coverage 0.0001)
 figure(loss "${calm}" 0 loss_increase)

@@ -8,18 +8,24 @@
 namespace spectx::eval {
 
 Evaluation::Evaluation(Runner& runner, const ModelShape& shape, const EvaluationConfig& config)
-    : runner_(runner), config_(config), measurement_(runner, shape, config.measurement) {
-  figures_.length = config.measurement.length;
+    : runner_(runner), config_(config), measurement_(runner, shape, config.measurement) {}
+
+void Evaluation::begin() {
+  figures_ = {};
+  figures_.length = config_.measurement.length;
   for (const auto& [selector, budget] : measurement_.keys()) {
     figures_.rows.push_back({selector, budget, {}, {}});
-    figures_.rows.back().needles.resize(static_cast<std::size_t>(config.needles));
+    figures_.rows.back().needles.resize(static_cast<std::size_t>(config_.needles));
   }
 }
 
-index_t Evaluation::tokens_of_text() const {
-  const index_t runs = 1 + static_cast<index_t>(figures_.rows.size());
-  const index_t prefilled = figures_.length - config_.positions;
-  return prefilled + config_.positions * runs + (config_.needles > 0 ? figures_.length : 0);
+LengthFigures Evaluation::measure(const std::string& name, std::span<const std::int32_t> tokens,
+                                  const llama::Tokenizer& tokenizer, std::uint64_t number,
+                                  const Runner::Progress& progress) {
+  begin();
+  add_text(name, tokens, progress);
+  if (config_.needles > 0) add_needles(tokens, tokenizer, number, progress);
+  return figures_;
 }
 
 void Evaluation::add_text(const std::string& name, std::span<const std::int32_t> tokens,
@@ -50,8 +56,8 @@ std::vector<double> Evaluation::miss_rates(Measurement::Key key) const {
 }
 
 void Evaluation::add_needles(std::span<const std::int32_t> tokens,
-                             const llama::Tokenizer& tokenizer, const Runner::Progress& progress) {
-  const auto number = static_cast<std::uint64_t>(figures_.texts.size());
+                             const llama::Tokenizer& tokenizer, std::uint64_t number,
+                             const Runner::Progress& progress) {
   const Haystack haystack =
       make_haystack(tokens, figures_.length, config_.needles, tokenizer, number);
   figures_.depths.resize(haystack.needles.size());

@@ -85,6 +85,25 @@ struct LengthFigures {
   std::vector<Row> rows;
   std::vector<NeedleDepth> depths;  // empty: no needles
 
+  /// Adds other texts, measured in the same way.
+  void add(const LengthFigures& other) {
+    if (texts.empty()) {
+      *this = other;
+      return;
+    }
+    texts.insert(texts.end(), other.texts.begin(), other.texts.end());
+    full_loss.insert(full_loss.end(), other.full_loss.begin(), other.full_loss.end());
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      const Row& its = other.rows[r];
+      rows[r].texts.insert(rows[r].texts.end(), its.texts.begin(), its.texts.end());
+      for (std::size_t d = 0; d < depths.size(); ++d) rows[r].needles[d] += its.needles[d];
+    }
+    for (std::size_t d = 0; d < depths.size(); ++d) {
+      depths[d].hidden += other.depths[d].hidden;
+      depths[d].found += other.depths[d].found;
+    }
+  }
+
   /// Of the needles that full attention finds, the share that the row's selector finds; NaN where
   /// there are none.
   double needles_found(const Row& row) const {

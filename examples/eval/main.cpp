@@ -2,16 +2,17 @@
 // spectx-eval: recall, loss and needles of a retrieval head on texts.
 #include <algorithm>
 #include <cstdio>
+#include <future>
 #include <memory>
+#include <mutex>
 #include <optional>
 
-#include "eval/evaluation.hpp"
 #include "eval/report.hpp"
 #include "eval/texts.hpp"
+#include "eval/worker.hpp"
 #include "llama/tokenizer_config.hpp"
 #include "support/args.hpp"
 #include "support/atomic_file.hpp"
-#include "support/backend.hpp"
 #include "support/progress.hpp"
 
 namespace spectx::eval {
@@ -25,7 +26,6 @@ class Program {
 
  private:
   void load();
-  std::unique_ptr<Runner> make_runner(index_t length);
   void evaluate(index_t length);
   void write_files();
   const Options& options() const { return report_.options; }
@@ -38,9 +38,7 @@ class Program {
   llama::LlamaConfig model_;
   llama::Tokenizer tokenizer_;
   std::vector<Text> texts_;
-  support::ChosenBackend chosen_;
-  std::optional<llama::LlamaWeights> weights_;
-  std::optional<io::LoadedHead> head_;
+  std::vector<std::unique_ptr<Worker>> workers_;
 };
 
 std::optional<support::AtomicFile> output(const std::string& path) {
@@ -56,76 +54,94 @@ Program::Program(const Options& options)
       file_(options.model),
       model_(llama::llama_config(file_)),
       tokenizer_(llama::tokenizer_config(file_)),
-      texts_(read_texts(options.texts, tokenizer_)),
-      chosen_(support::make_backend({.wanted = options.backend, .threads = options.threads})) {
-  report_.backend = chosen_.name;
-  report_.device = chosen_.device;
+      texts_(read_texts(options.texts, tokenizer_)) {
   const index_t longest = options.lengths.back();
   if (longest > model_.context_length) {
     throw InvalidArgument("--lengths " + std::to_string(longest) + " is more than the model's " +
                           "context of " + std::to_string(model_.context_length));
   }
-  for (const index_t length : options.lengths) long_texts(texts_, length + 1, options.max_texts);
+  std::size_t most = 0;
+  for (const index_t length : options.lengths) {
+    most = std::max(most, long_texts(texts_, length + 1, options.max_texts).size());
+  }
+  const std::size_t count = std::min(static_cast<std::size_t>(options.jobs), most);
+  for (std::size_t i = 0; i < count; ++i) {
+    workers_.push_back(std::make_unique<Worker>(report_.options, file_, model_, tokenizer_));
+  }
+  report_.backend = workers_.front()->chosen().name;
+  report_.device = workers_.front()->chosen().device;
+}
+
+/// Calls function(0 .. count - 1), each on a thread of its own; throws what the first of them
+/// threw.
+template <class Function>
+void in_parallel(std::size_t count, const Function& function) {
+  std::vector<std::future<void>> runs;
+  for (std::size_t i = 0; i < count; ++i) {
+    runs.push_back(std::async(std::launch::async, [&function, i] { function(i); }));
+  }
+  for (const std::future<void>& run : runs) run.wait();
+  for (std::future<void>& run : runs) run.get();
+}
+
+/// Of those texts that are measured, in their order.
+LengthFigures sum_of(const std::vector<std::optional<LengthFigures>>& texts) {
+  LengthFigures sum;
+  for (const std::optional<LengthFigures>& text : texts) {
+    if (text) sum.add(*text);
+  }
+  return sum;
 }
 
 void Program::load() {
-  Backend& backend = *chosen_.backend;
-  const Stream stream = backend.make_stream();
-  weights_.emplace(backend, file_, model_, options().dtype, stream);
-  head_ = io::load_head(backend, options().head, llama::model_shape(model_, options().dtype),
-                        weights_->all().embeddings,
-                        {.dtype = options().dtype, .rope_theta = options().head_theta}, stream);
-  for (const std::string& note : head_->notes) {
-    std::fprintf(stderr, "%s: %s\n", options().head.c_str(), note.c_str());
-  }
-}
-
-std::unique_ptr<Runner> Program::make_runner(index_t length) {
-  const Options& o = options();
-  index_t budget = o.sinks + o.window + 1;
-  for (const index_t b : o.budgets) {
-    if (b > first_position(o, length)) continue;
-    budget = std::max(budget, most_rows(o, b, length));
-  }
-  // The planner counts the model's weights, which are there already, against the memory.
-  const index_t memory = support::available_device_bytes(chosen_) + weights_->bytes();
-  return std::make_unique<Runner>(
-      *chosen_.backend, *weights_, *head_,
-      RunnerConfig{.selection = {.budget = budget, .sinks = o.sinks, .recent_window = o.window},
-                   .head = {.reduce = o.reduce, .level = o.level, .head_of_kv_head = {}},
-                   .max_length = length,
-                   .device_bytes = memory});
+  const index_t memory = support::available_device_bytes(workers_.front()->chosen()) /
+                         static_cast<index_t>(workers_.size());
+  in_parallel(workers_.size(), [&](std::size_t i) {
+    const std::vector<std::string> notes = workers_[i]->load(memory);
+    if (i > 0) return;
+    for (const std::string& note : notes) {
+      std::fprintf(stderr, "%s: %s\n", options().head.c_str(), note.c_str());
+    }
+  });
 }
 
 /// The files are written anew after every text: a run that is interrupted leaves what it has.
 void Program::evaluate(index_t length) {
   const Options& o = options();
-  const auto runner = make_runner(length);
-  Evaluation evaluation(
-      *runner, runner->pool().shape(),
-      {.measurement = {.selectors = o.selectors,
-                       .budgets = o.budgets,
-                       .length = length,
-                       .rule = {.budget = 0, .sinks = o.sinks, .recent_window = o.window},
-                       .max_budget = o.max_budget,
-                       .min_coverage = o.min_coverage,
-                       .seed = o.seed},
-       .positions = o.positions,
-       .needles = o.needles,
-       .buffers = o.buffers});
   const auto texts = long_texts(texts_, length + 1, o.max_texts);
+  const auto rows = static_cast<index_t>(o.selectors.size() * o.budgets.size());
   support::Progress progress(std::to_string(length) + " tokens", "tokens",
-                             static_cast<index_t>(texts.size()) * evaluation.tokens_of_text());
+                             static_cast<index_t>(texts.size()) *
+                                 tokens_of_text(length, o.positions, rows, o.needles > 0));
   report_.lengths.emplace_back();
+  std::mutex mutex;  // of all that follows, progress and report
+  std::size_t next = 0;
+  bool has_failed = false;
   index_t done = 0;
-  const auto advance = [&](index_t tokens) { progress.update(done += tokens); };
-  for (const Text* text : texts) {
-    const auto tokens = std::span(text->tokens).first(static_cast<std::size_t>(length + 1));
-    evaluation.add_text(text->name, tokens, advance);
-    if (o.needles > 0) evaluation.add_needles(tokens, tokenizer_, advance);
-    report_.lengths.back() = evaluation.figures();
-    write_files();
-  }
+  std::vector<std::optional<LengthFigures>> figures(texts.size());
+  const auto advance = [&](index_t tokens) {
+    const std::lock_guard lock(mutex);
+    progress.update(done += tokens);
+  };
+  const auto take = [&]() -> std::size_t {
+    const std::lock_guard lock(mutex);
+    return has_failed ? texts.size() : next++;
+  };
+  in_parallel(workers_.size(), [&](std::size_t w) {
+    try {
+      for (std::size_t i = take(); i < texts.size(); i = take()) {
+        LengthFigures found = workers_[w]->measure(*texts[i], length, i + 1, advance);
+        const std::lock_guard lock(mutex);
+        figures[i] = std::move(found);
+        report_.lengths.back() = sum_of(figures);
+        write_files();
+      }
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      has_failed = true;
+      throw;
+    }
+  });
 }
 
 void Program::write_files() {

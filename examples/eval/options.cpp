@@ -18,7 +18,7 @@ using support::UsageError;
 constexpr index_t kMostTokens = index_t{1} << 30;
 constexpr std::size_t kNumNamed = kSelectorNames.size() - 1;  // the guard has a flag of its own
 
-constexpr std::array<Flag, 26> kFlags = {{
+constexpr std::array<Flag, 27> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
     {"--head", "PATH", "its retrieval head: a folder, .safetensors or .gguf"},
     {"--head-theta", "T", "RoPE theta of the head, instead of its file's"},
@@ -43,7 +43,10 @@ constexpr std::array<Flag, 26> kFlags = {{
     {"--max-budget", "N",
      "most rows that the guard takes before it reads all (default: 2 budgets)"},
     {"--buffers", "X[,X]", "slots as multiples of the budget (default 1,1.5,2,3,4)"},
-    {"--seed", "S", "of the random selector (default 0)"},
+    {"--seed", "S", "of the random selector and the needles' numbers (default 0)"},
+    {"--jobs", "N",
+     "measure N texts at once, each with a copy of the model (default 1): a GPU\n"
+     "is idle for most of one text's time"},
     {"--backend", "NAME", "cpu, cuda, or auto (the default): cuda where a device is there"},
     {"--threads", "N", "of the CPU; default: one a core"},
     {"--dtype", "TYPE", "of weights and cached rows: bf16 (default), f16 or f32"},
@@ -115,6 +118,7 @@ Options read_options(int argc, const char* const* argv) {
   }
   if (o.min_coverage > 0) o.selectors.push_back(Selector::guard);
   o.seed = static_cast<std::uint64_t>(args.count("--seed", 0));
+  o.jobs = args.count("--jobs", 1, 1, 256);
   o.backend = args.choice("--backend", "auto", {"auto", "cpu", "cuda"});
   o.threads = static_cast<int>(args.count("--threads", 0, 1, 4096));
   o.dtype = support::weights_dtype(args);

@@ -31,6 +31,7 @@ struct Options {
   float min_coverage = 0;  // 0: no guard
   index_t max_budget = 0;  // of the guard
   std::uint64_t seed = 0;
+  index_t jobs = 1;  // texts at once
   std::string backend = "auto";
   int threads = 0;  // of the CPU; 0: one a core
   DType dtype = DType::bf16;
