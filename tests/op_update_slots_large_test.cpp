@@ -91,5 +91,7 @@ TEST_CASE("update_slots takes the oldest of many slots, whatever their ages") {
   const index_t longest = GENERATE(1, 7, 300, 70'000);
   const index_t count = GENERATE(2048, 2500);
   CAPTURE(b.name, slots, longest, count);
+  // Of each number of slots, and of each kind of ages, one or two.
+  if (is_slow_run() && (slots + longest + count) % 3 != 0) return;
   LargeMap(*b.backend, slots, longest).check(count);
 }

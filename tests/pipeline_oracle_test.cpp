@@ -16,23 +16,25 @@ namespace {
 
 using Ints = std::vector<std::int32_t>;
 
-Ints read(Backend& backend, const std::int32_t* from, index_t count) {
-  const Stream stream = backend.make_stream();
-  Ints values(static_cast<std::size_t>(count));
-  backend.copy(values.data(), from, count * 4, stream);
-  backend.synchronize(stream);
-  return values;
-}
-
 /// The slot map and what decides the next victims.
 struct Tables {
-  explicit Tables(const RowLoop& loop) {
+  explicit Tables(RowLoop& loop) {
     const KVPoolView& v = loop.pool.view();
     const index_t heads = loop.pool.plan().max_requests * v.kv_heads;
-    slot_of_token = read(loop.backend, v.slot_of_token, heads * v.max_length);
-    token_of_slot = read(loop.backend, v.token_of_slot, heads * v.slots);
-    last_used = read(loop.backend, v.last_used, heads * v.slots);
-    durable = read(loop.backend, v.durable, loop.pool.plan().max_requests);
+    const auto ask = [&](Ints& to, const std::int32_t* from, index_t count) {
+      return [&to, count, values = loop.reader.ask(from, count, loop.stream)] {
+        to.assign(values, values + count);
+      };
+    };
+    const auto take_slots = ask(slot_of_token, v.slot_of_token, heads * v.max_length);
+    const auto take_tokens = ask(token_of_slot, v.token_of_slot, heads * v.slots);
+    const auto take_used = ask(last_used, v.last_used, heads * v.slots);
+    const auto take_durable = ask(durable, v.durable, loop.pool.plan().max_requests);
+    loop.reader.wait(loop.stream);
+    take_slots();
+    take_tokens();
+    take_used();
+    take_durable();
     // A free slot was last used at any time.
     for (std::size_t i = 0; i < last_used.size(); ++i) {
       if (token_of_slot[i] < 0) last_used[i] = 0;

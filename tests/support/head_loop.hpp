@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "device_reader.hpp"
 #include "guard_reference.hpp"
 #include "head_data.hpp"
 #include "spectx/prefetch_pipeline.hpp"
@@ -24,6 +25,7 @@ class HeadLoop {
         pool(b, HeadData::shape_of(setup), HeadData::plan_of(setup), b.memories()),
         head(b, pool, data.weights, setup.config, b.memories()),
         pipeline(b, pool, {}),
+        reader_(b, b.memories().host),
         random_(seed + 1),
         config_(setup.config) {
     auto& map = config_.head_of_kv_head;
@@ -59,25 +61,27 @@ class HeadLoop {
     const Batch& batch = pool.schedule(items, stream);
     if (is_selected_twice) head.select(batch, stream);
     const Selection selection = head.select(batch, stream);
-    for (std::size_t i = 0; i < items.size(); ++i) compare(batch, i, items[i], selection);
+    read(batch, selection);
+    for (std::size_t i = 0; i < items.size(); ++i) compare(batch, i, items[i]);
     pipeline.begin_step(batch, selection, stream);
     const auto& taps = data.weights.feature_layers;
     std::vector<std::vector<float>> features(at(batch.num_rows));
-    for (index_t layer = 0; layer < pool.shape().layers; ++layer) {
-      const DeviceMatrix matrix(backend, data.numbers.compute, batch.num_rows, kHidden,
-                                random_.normal(batch.num_rows * kHidden), {3, 0});
-      const std::vector<float> hidden = matrix.rounded();
-      head.observe(layer, batch, matrix.view(), stream);
+    const index_t layers = pool.shape().layers;
+    const DeviceMatrix matrix(backend, data.numbers.compute, layers * batch.num_rows, kHidden,
+                              random_.normal(layers * batch.num_rows * kHidden), {3, 0});
+    for (index_t layer = 0; layer < layers; ++layer) {
+      const index_t first = layer * batch.num_rows;
+      head.observe(layer, batch, rows(matrix.view(), first, batch.num_rows), stream);
       const auto count = std::count(taps.begin(), taps.end(), layer);
       for (index_t r = 0; r < batch.num_rows; ++r) {
         for (auto n = count; n > 0; --n) {
-          const auto begin = hidden.begin() + r * kHidden;
+          const auto begin = matrix.rounded().begin() + (first + r) * kHidden;
           features[at(r)].insert(features[at(r)].end(), begin, begin + kHidden);
         }
       }
-      backend.synchronize(stream);
     }
     pipeline.end_step(stream);
+    backend.synchronize(stream);
     std::size_t row = 0;
     for (const BatchItem& item : items) {
       for (const std::int32_t token : item.tokens) {
@@ -95,9 +99,10 @@ class HeadLoop {
                             : view.dtype == DType::f16 ? 0x1p-11
                                                        : 0x1p-8;
     index_t count = 0;
-    for (index_t p = 1; p < reference.length(); ++p) {
-      for (index_t h = 0; h < view.kv_heads; ++h) {
-        const std::vector<float> got = read_key(view, id, h, p);
+    for (index_t h = 0; h < view.kv_heads; ++h) {
+      const std::vector<std::vector<float>> keys = read_keys(view, id, h, reference.length());
+      for (index_t p = 1; p < reference.length(); ++p) {
+        const std::vector<float>& got = keys[at(p)];
         for (index_t d = 0; d < view.k_dim; ++d) {
           const double expected = reference.key(p).value[at(h * view.k_dim + d)];
           const double error = reference.key(p).error[at(h * view.k_dim + d)];
@@ -107,20 +112,6 @@ class HeadLoop {
       }
     }
     return count;
-  }
-  std::vector<float> read_key(const KVView& view, RequestId id, index_t h, index_t p) {
-    std::byte* page = nullptr;
-    backend.copy(&page, view.pages_of(id.value, false) + p / view.page_rows, sizeof(page), stream);
-    backend.synchronize(stream);
-    std::vector<float> values;
-    dispatch_dtype(view.dtype, [&]<class T>() {
-      std::vector<T> row(at(view.k_dim));
-      backend.copy(row.data(), page + h * view.head_stride + p % view.page_rows * view.row_stride,
-                   view.k_dim * index_t{sizeof(T)}, stream);
-      backend.synchronize(stream);
-      for (const T x : row) values.push_back(to_float(x));
-    });
-    return values;
   }
 
   Backend& backend;
@@ -136,17 +127,65 @@ class HeadLoop {
   std::vector<std::string> wrong;
 
  private:
-  void compare(const Batch& batch, std::size_t i, const BatchItem& asked, const Selection& s);
+  void compare(const Batch& batch, std::size_t i, const BatchItem& asked);
 
-  template <class T>
-  T read(const T* device) const {
-    T value{};
-    backend.copy(&value, device, index_t{sizeof(T)}, stream);
-    backend.synchronize(stream);
-    return value;
+  /// [length, k_dim] but for row 0, which has none.
+  std::vector<std::vector<float>> read_keys(const KVView& view, RequestId id, index_t h,
+                                            index_t length) {
+    std::byte* const* const table =
+        reader_.ask(view.pages_of(id.value, false), ceil_div(length, view.page_rows), stream);
+    reader_.wait(stream);
+    const std::vector<std::byte*> pages(table, table + ceil_div(length, view.page_rows));
+    std::vector<std::vector<float>> keys(at(length));
+    dispatch_dtype(view.dtype, [&]<class T>() {
+      std::vector<const T*> rows(at(length));
+      for (index_t p = 1; p < length; ++p) {
+        const std::byte* const row = pages[at(p / view.page_rows)] + h * view.head_stride +
+                                     p % view.page_rows * view.row_stride;
+        rows[at(p)] = reader_.ask(reinterpret_cast<const T*>(row), view.k_dim, stream);
+      }
+      reader_.wait(stream);
+      for (index_t p = 1; p < length; ++p) {
+        for (index_t d = 0; d < view.k_dim; ++d) keys[at(p)].push_back(to_float(rows[at(p)][d]));
+      }
+    });
+    return keys;
   }
-  SelectionConfig compare_rung(const ScheduledItem& item, std::size_t i, const Selection& s);
+  /// A step's selection, on the host.
+  void read(const Batch& batch, const Selection& s) {
+    if (!batch.needs_selection) return;
+    const auto items = static_cast<index_t>(batch.items.size());
+    const index_t heads = items * pool.shape().kv_heads;
+    selected_ = {};
+    const auto take = [&](auto& to, const auto* from, index_t count) {
+      const auto* const values = reader_.ask(from, count, stream);
+      reader_.wait(stream);
+      to.assign(values, values + count);
+    };
+    take(selected_.counts, s.counts.data, heads);
+    if (s.coverage.size > 0) take(selected_.coverage, s.coverage.data, 2 * heads);
+    if (s.outcomes.size > 0) take(selected_.outcomes, s.outcomes.data, items);
+    std::vector<const std::int32_t*> ids;
+    for (index_t h = 0; h < heads; ++h) {
+      const index_t count = std::max(selected_.counts[at(h)], 0);
+      ids.push_back(reader_.ask(s.ids.data + h * s.max_budget, count, stream));
+    }
+    reader_.wait(stream);
+    for (index_t h = 0; h < heads; ++h) {
+      selected_.ids.emplace_back(ids[at(h)], ids[at(h)] + std::max(selected_.counts[at(h)], 0));
+    }
+  }
+  SelectionConfig compare_rung(const ScheduledItem& item, std::size_t i);
 
+  struct Selected {
+    std::vector<std::int32_t> counts;
+    std::vector<std::vector<std::int32_t>> ids;
+    std::vector<float> coverage;         // empty: not measured
+    std::vector<GuardOutcome> outcomes;  // empty: no guard
+  };
+
+  DeviceReader reader_;
+  Selected selected_;
   Random random_;
   HeadConfig config_;  // with its whole map
   std::vector<std::vector<std::int32_t>> held_;

@@ -7,15 +7,14 @@
 namespace spectx::test {
 
 /// The rule as it was for the item: with the budget of the rung that the guard chose.
-inline SelectionConfig HeadLoop::compare_rung(const ScheduledItem& item, std::size_t i,
-                                              const Selection& s) {
+inline SelectionConfig HeadLoop::compare_rung(const ScheduledItem& item, std::size_t i) {
   SelectionConfig rule = pool.plan().selection;
   if (!rule.has_guard()) return rule;
   const HeadReference& reference = references.at(item.request.value);
   const index_t heads = pool.shape().kv_heads;
   const index_t length = item.first + item.rows;
-  const GuardOutcome outcome = read(s.outcomes.data + i);
-  const index_t count = read(s.counts.data + static_cast<index_t>(i) * heads);
+  const GuardOutcome outcome = selected_.outcomes[i];
+  const index_t count = selected_.counts[i * at(heads)];
   std::vector<Bound> covered;
   index_t rung = -1;
   for (index_t r = 0; r < rule.num_rungs(); ++r) {
@@ -40,19 +39,17 @@ inline SelectionConfig HeadLoop::compare_rung(const ScheduledItem& item, std::si
   return rule;
 }
 
-inline void HeadLoop::compare(const Batch& batch, std::size_t i, const BatchItem& asked,
-                              const Selection& s) {
+inline void HeadLoop::compare(const Batch& batch, std::size_t i, const BatchItem& asked) {
   const ScheduledItem& item = batch.items[i];
   HeadReference& reference = references.at(item.request.value);
   if (item.selects) reference.score({asked.tokens.begin(), asked.tokens.end()});
-  const SelectionConfig rule = item.selects ? compare_rung(item, i, s) : SelectionConfig{};
+  const SelectionConfig rule = item.selects ? compare_rung(item, i) : SelectionConfig{};
   for (index_t h = 0; h < pool.shape().kv_heads && batch.needs_selection; ++h) {
     const index_t place = static_cast<index_t>(i) * pool.shape().kv_heads + h;
-    const std::int32_t count = read(s.counts.data + place);
-    const bool is_measured = s.coverage.size > 0;
-    const auto coverage =
-        is_measured ? read(reinterpret_cast<const std::array<float, 2>*>(s.coverage.data) + place)
-                    : std::array{1.0F, 1.0F};
+    const std::int32_t count = selected_.counts[at(place)];
+    const bool is_measured = !selected_.coverage.empty();
+    std::array coverage = {1.0F, 1.0F};
+    if (is_measured) std::copy_n(selected_.coverage.begin() + 2 * place, 2, coverage.begin());
     if (is_measured != config_.measures_coverage && !rule.has_guard()) wrong.push_back("measured");
     const std::string where =
         "length " + std::to_string(item.first) + ", KV head " + std::to_string(h);
@@ -61,13 +58,12 @@ inline void HeadLoop::compare(const Batch& batch, std::size_t i, const BatchItem
       continue;
     }
     if (count == kAllTokens) {
-      const bool is_full = s.outcomes.size > 0 && read(s.outcomes.data + i) == GuardOutcome::full;
+      const bool is_full =
+          !selected_.outcomes.empty() && selected_.outcomes[i] == GuardOutcome::full;
       if (!is_full || coverage != std::array{1.0F, 1.0F}) wrong.push_back(where + ": reads all");
       continue;
     }
-    std::vector<std::int32_t> ids(at(count));
-    backend.copy(ids.data(), s.ids.data + place * s.max_budget, count * index_t{4}, stream);
-    backend.synchronize(stream);
+    const std::vector<std::int32_t>& ids = selected_.ids[at(place)];
     const auto match = reference.match(ids, h, item.rows, rule);
     ++(match == HeadReference::Match::near ? near : exact);
     if (match == HeadReference::Match::wrong) wrong.push_back(where + ": ids");

@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "device_reader.hpp"
 #include "simulated_rows.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 
@@ -20,6 +21,7 @@ class PoolSimulation {
         pool_(backend, shape, plan, backend.memories()),
         pipeline_(backend, pool_, {}),
         stream_(backend.make_stream()),
+        reader_(backend, backend.memories().host),
         content_(shape, plan.host_dtype),
         random_(seed) {
     const index_t rows = plan.max_step_rows;
@@ -29,6 +31,8 @@ class PoolSimulation {
     selection_memory_ = Buffer(backend.memories().device, plan.max_requests * shape.kv_heads *
                                                               (plan.selection.budget + 1) * 4);
     backend.fill(q_.data(), 0, q_.bytes(), stream_);
+    const std::vector<float> keys(static_cast<std::size_t>(rows * width), 0.5F);
+    backend.copy(k_.data(), keys.data(), k_.bytes(), stream_);
   }
 
   /// Returns the largest error of an output, relative to the largest value.
@@ -197,7 +201,6 @@ class PoolSimulation {
   double run_layer(index_t layer, const Batch& batch, const std::vector<std::uint32_t>& writes) {
     const ModelShape& shape = pool_.shape();
     const auto heads = shape.kv_heads;
-    std::vector<float> k(static_cast<std::size_t>(batch.num_rows * heads * shape.k_dim), 0.5F);
     std::vector<float> v;
     for (index_t r = 0; r < batch.num_rows; ++r) {
       for (index_t h = 0; h < heads; ++h) {
@@ -206,7 +209,6 @@ class PoolSimulation {
         }
       }
     }
-    backend_.copy(k_.data(), k.data(), static_cast<index_t>(k.size() * 4), stream_);
     backend_.copy(v_.data(), v.data(), static_cast<index_t>(v.size() * 4), stream_);
     const auto view = [&](const Buffer& b, index_t h, index_t dim) {
       return split_heads(matrix_view(b.data(), DType::f32, batch.num_rows, h * dim), h, dim);
@@ -217,22 +219,22 @@ class PoolSimulation {
     backend_.attend(
         {.q = view(q_, shape.query_heads, shape.k_dim), .kv = rows, .batch = &batch, .out = out},
         stream_);
-    std::vector<float> got(static_cast<std::size_t>(out.size()));
-    backend_.copy(got.data(), out.data, out.size() * 4, stream_);
-    backend_.synchronize(stream_);
+    const float* const read = reader_.ask(out.as<const float>(), out.size(), stream_);
+    reader_.wait(stream_);
     std::vector<std::vector<std::uint32_t>> held;
     std::size_t row = 0;
     for (const ScheduledItem& item : batch.items) {
       held.push_back(live_.at(item.request.value).rows);
       for (index_t n = 0; n < item.rows; ++n) held.back().push_back(writes[row++]);
     }
-    return content_.largest_error(layer, batch, held, chosen_, got);
+    return content_.largest_error(layer, batch, held, chosen_, {read, read + out.size()});
   }
 
   Backend& backend_;
   KVPool pool_;
   PrefetchPipeline pipeline_;
   Stream stream_;
+  DeviceReader reader_;
   SimulatedRows content_;
   std::mt19937 random_;
   std::map<std::int32_t, Live> live_;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <map>
+#include <numeric>
 #include <vector>
 
+#include "device_reader.hpp"
 #include "host_reference.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 
@@ -23,6 +25,7 @@ class RowLoop {
         stream(b.make_stream()),
         pool(b, shape, plan, memories),
         pipeline(b, pool, {}),
+        reader(b, memories.host),
         k_(memories.device, plan.max_step_rows * shape.kv_heads * shape.k_dim * 4),
         v_(memories.device, plan.max_step_rows * shape.kv_heads * shape.v_dim * 4),
         ids_(memories.device, plan.max_requests * shape.kv_heads * (plan.selection.budget + 1) * 4),
@@ -115,12 +118,19 @@ class RowLoop {
   Stream stream;
   KVPool pool;
   PrefetchPipeline pipeline;
+  DeviceReader reader;
   bool waits = true;  // for the transfers of every call
   index_t rows_read = 0;
   index_t wrong_rows = 0;
   index_t lossy_rows = 0;
 
  private:
+  struct Row {
+    int write;  // that made it
+    index_t head;
+    const std::byte* bytes;  // on the device, then on the host
+  };
+
   /// A whole number that every row type holds.
   static float value(int write, index_t layer, index_t head, index_t d) {
     std::uint32_t x = static_cast<std::uint32_t>(write * 8191 + layer * 97 + head * 31 + d);
@@ -146,50 +156,75 @@ class RowLoop {
     const TensorView k = write(k_, batch, layer, shape.k_dim, 0);
     const TensorView v = write(v_, batch, layer, shape.v_dim, shape.k_dim);
     const KVView view = pipeline.append(layer, k, v, stream);
-    for (std::size_t i = 0; i < batch.items.size(); ++i) {
-      const ScheduledItem& item = batch.items[i];
+    // The tables, then the rows that they name.
+    const auto items = static_cast<index_t>(batch.items.size());
+    std::vector<std::byte* const*> tables;
+    std::vector<const std::int32_t*> slots;  // [items, kv_heads]
+    for (index_t i = 0; i < items; ++i) {
+      const ScheduledItem& item = batch.items[static_cast<std::size_t>(i)];
+      const index_t rows = is_in_slots(view, item) ? pool.plan().slots : item.first + item.rows;
+      tables.push_back(reader.ask(view.pages_of(item.request.value, is_staged(view, item)),
+                                  ceil_div(rows, view.page_rows), stream));
       for (index_t head = 0; head < shape.kv_heads; ++head) {
-        const Ids ids = item.selects ? choose(item.first + item.rows, head, phase) : Ids{};
-        const index_t count =
-            item.selects ? static_cast<index_t>(ids.size()) : item.first + item.rows;
-        for (index_t rank = 0; rank < count; ++rank) {
-          const index_t id = item.selects ? ids[static_cast<std::size_t>(rank)] : rank;
-          const index_t at = (static_cast<index_t>(i) * shape.kv_heads + head) * view.max_budget;
-          check_row(view, item, head, id, at + rank, layer);
+        const index_t count = is_in_slots(view, item)
+                                  ? static_cast<index_t>(choose_or_all(item, head, phase).size())
+                                  : 0;
+        slots.push_back(reader.ask(
+            view.slot_of_rank + (i * shape.kv_heads + head) * view.max_budget, count, stream));
+      }
+    }
+    reader.wait(stream);
+    std::vector<Row> rows;
+    for (index_t i = 0; i < items; ++i) {
+      const ScheduledItem& item = batch.items[static_cast<std::size_t>(i)];
+      for (index_t head = 0; head < shape.kv_heads; ++head) {
+        const std::int32_t* const of_rank =
+            slots[static_cast<std::size_t>(i * shape.kv_heads + head)];
+        const Ids ids = choose_or_all(item, head, phase);
+        for (std::size_t rank = 0; rank < ids.size(); ++rank) {
+          const index_t n = is_in_slots(view, item) ? of_rank[rank] : ids[rank];
+          const std::byte* const at = tables[static_cast<std::size_t>(i)][n / view.page_rows] +
+                                      view.offset_of(is_staged(view, item)) +
+                                      head * view.head_stride +
+                                      n % view.page_rows * view.row_stride;
+          const int write = rows_[item.request.value][static_cast<std::size_t>(ids[rank])];
+          rows.push_back({write, head, at});
         }
       }
     }
+    // The tables are read: their copies may go.
+    for (Row& row : rows) row.bytes = reader.ask(row.bytes, view.row_stride, stream);
+    reader.wait(stream);
+    for (const Row& row : rows) check_row(view, row, layer);
   }
-  template <class T>
-  T read(const T* device) {
-    T value;
-    backend.copy(&value, device, sizeof(T), stream);
-    backend.synchronize(stream);
-    return value;
+  Ids choose_or_all(const ScheduledItem& item, index_t head, index_t phase) const {
+    if (item.selects) return choose(item.first + item.rows, head, phase);
+    Ids all(static_cast<std::size_t>(item.first + item.rows));
+    std::iota(all.begin(), all.end(), 0);
+    return all;
   }
-  void check_row(const KVView& view, const ScheduledItem& item, index_t head, index_t id,
-                 index_t rank, index_t layer) {
+  bool is_offloaded(const KVView& view, const ScheduledItem& item) const {
+    return pool.resident_groups(item.request) <= view.group;
+  }
+  bool is_staged(const KVView& view, const ScheduledItem& item) const {
+    return is_offloaded(view, item) && !item.selects;
+  }
+  bool is_in_slots(const KVView& view, const ScheduledItem& item) const {
+    return is_offloaded(view, item) && item.selects;
+  }
+  void check_row(const KVView& view, const Row& row, index_t layer) {
     const ModelShape& shape = pool.shape();
-    const index_t request = item.request.value;
-    const bool is_resident = pool.resident_groups(item.request) > view.group;
-    const index_t n = is_resident || !item.selects ? id : read(view.slot_of_rank + rank);
-    std::byte* const* const pages = view.pages_of(request, !is_resident && !item.selects);
-    const std::byte* const page = read(pages + n / view.page_rows);
-    const std::byte* const k = page + view.offset_of(!is_resident && !item.selects) +
-                               head * view.head_stride + n % view.page_rows * view.row_stride;
-    const int row = rows_[item.request.value][static_cast<std::size_t>(id)];
-    const index_t width = shape.k_dim + shape.v_dim;
     std::vector<float> found, k_part, v_part;
-    for (index_t d = 0; d < width; ++d) {
-      (d < shape.k_dim ? k_part : v_part).push_back(value(row, layer, head, d));
+    for (index_t d = 0; d < shape.k_dim + shape.v_dim; ++d) {
+      (d < shape.k_dim ? k_part : v_part).push_back(value(row.write, layer, row.head, d));
     }
     dispatch_dtype(view.dtype, [&]<class T>() {
-      std::vector<T> got(static_cast<std::size_t>(shape.k_dim + shape.v_dim));
-      backend.copy(got.data(), k, shape.k_dim * index_t{sizeof(T)}, stream);
-      backend.copy(got.data() + shape.k_dim, k + view.v_offset, shape.v_dim * index_t{sizeof(T)},
-                   stream);
-      backend.synchronize(stream);
-      for (const T& element : got) found.push_back(to_float(element));
+      const auto take = [&](index_t offset, index_t count) {
+        const T* const from = reinterpret_cast<const T*>(row.bytes + offset);
+        for (index_t d = 0; d < count; ++d) found.push_back(to_float(from[d]));
+      };
+      take(0, shape.k_dim);
+      take(view.v_offset, shape.v_dim);
     });
     const auto joined = [](std::vector<float> k_values, const std::vector<float>& v_values) {
       k_values.insert(k_values.end(), v_values.begin(), v_values.end());

@@ -5,6 +5,7 @@
 #include <bit>
 #include <vector>
 
+#include "device_reader.hpp"
 #include "spectx/spectx.hpp"
 #include "toy_model.hpp"
 
@@ -43,7 +44,9 @@ struct ToyLoop {
         model(b, plan.max_step_rows),
         pool(b, model.shape, plan, memories),
         head(b, pool, model.head, {}, memories),
-        pipeline(b, pool, {}) {
+        pipeline(b, pool, {}),
+        reader(b, memories.host),
+        next_memory(memories.host, plan.max_requests * 4) {
     next.resize(static_cast<std::size_t>(plan.max_requests));
   }
   /// What is still on the stream reads what goes now.
@@ -72,11 +75,14 @@ struct ToyLoop {
   }
   /// What the step gave.
   void read(const Batch& batch) {
-    model.next_tokens(batch, next.data(), stream);
-    hidden_bits.resize(static_cast<std::size_t>(batch.num_rows * model.shape.hidden));
-    backend.copy(hidden_bits.data(), model.hidden(batch).data,
-                 static_cast<index_t>(hidden_bits.size() * 4), stream);
-    backend.synchronize(stream);
+    auto* const tokens = reinterpret_cast<std::int32_t*>(next_memory.data());
+    model.next_tokens(batch, tokens, stream);
+    const index_t count = batch.num_rows * model.shape.hidden;
+    const auto* const bits =
+        reader.ask(reinterpret_cast<const std::uint32_t*>(model.hidden(batch).data), count, stream);
+    reader.wait(stream);
+    std::copy_n(tokens, batch.items.size(), next.begin());
+    hidden_bits.assign(bits, bits + count);
     if (waits) pipeline.wait_ready();
   }
   void step(const BatchItem& item) { step(std::array{item}); }
@@ -97,18 +103,20 @@ struct ToyLoop {
     if (waits) pipeline.wait_ready();
   }
   /// Ids of the last step's selection of one item: [kv_heads], empty where it reads everything.
-  std::vector<std::vector<std::int32_t>> selected(index_t item) const {
+  std::vector<std::vector<std::int32_t>> selected(index_t item) {
     const index_t heads = model.shape.kv_heads;
+    const std::int32_t* const first = reader.ask(last.counts.data + item * heads, heads, stream);
+    reader.wait(stream);
     std::vector<std::vector<std::int32_t>> out;
-    for (index_t at = item * heads; at < (item + 1) * heads; ++at) {
-      std::int32_t count = 0;
-      backend.copy(&count, last.counts.data + at, 4, stream);
-      backend.synchronize(stream);
-      out.emplace_back(static_cast<std::size_t>(std::max(count, 0)));
-      backend.copy(out.back().data(), last.ids.data + at * last.max_budget,
-                   std::max(count, 0) * index_t{4}, stream);
-      backend.synchronize(stream);
+    for (index_t h = 0; h < heads; ++h) out.emplace_back(std::max(first[h], 0));
+    std::vector<const std::int32_t*> ids;
+    for (index_t h = 0; h < heads; ++h) {
+      ids.push_back(reader.ask(last.ids.data + (item * heads + h) * last.max_budget,
+                               static_cast<index_t>(out[static_cast<std::size_t>(h)].size()),
+                               stream));
     }
+    reader.wait(stream);
+    for (std::size_t h = 0; h < out.size(); ++h) std::copy_n(ids[h], out[h].size(), out[h].begin());
     return out;
   }
 
@@ -119,6 +127,8 @@ struct ToyLoop {
   KVPool pool;
   RetrievalHead head;
   PrefetchPipeline pipeline;
+  DeviceReader reader;
+  Buffer next_memory;                      // pinned, where that is something
   bool waits = true;                       // for the transfers of every call
   std::vector<std::int32_t> next;          // [items] the likeliest next tokens
   std::vector<std::uint32_t> hidden_bits;  // [rows, hidden] after the last layer
