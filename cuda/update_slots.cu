@@ -211,8 +211,9 @@ void launch_update_slots(const UpdateSlotsArgs& a, const Launch& on) {
                  take(Ages::words(a.pool.slots)),
                  on.zeros};
   const auto bytes = static_cast<int>(words * index_t{4});
+  // The most, not `bytes`: it is the process's, and another backend may launch with more just now.
   check(cudaFuncSetAttribute(update_slots_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             bytes));
+                             static_cast<int>(kListBytes)));
   const index_t blocks = std::max<index_t>(items * a.pool.kv_heads, 1);  // the clock always ticks
   launch_early(update_slots_kernel, grid_of(blocks), kThreads, bytes, p, on);
 }
