@@ -144,10 +144,16 @@ int run_command(int argc, const char* const* argv) {
     return 0;
   }
   const RecordedTrace trace(options.trace);
+  constexpr index_t kMostSpans = index_t{1} << 18;
+  std::optional<support::AtomicFile> spans_file;
+  if (!options.spans.empty()) spans_file.emplace(options.spans);
+  support::TraceRecorder spans(spans_file ? kMostSpans : 0);
+  spans.keep_events(false);
   const support::ChosenBackend chosen =
       support::make_backend({.wanted = options.backend,
                              .threads = options.threads,
-                             .two_memories = options.device_bytes > 0});
+                             .two_memories = options.device_bytes > 0,
+                             .trace = spans_file ? spans.sink() : TraceSink{}});
   Backend& backend = *chosen.backend;
   const Stream stream = backend.make_stream();
   const index_t total = support::total_device_bytes(chosen);
@@ -165,6 +171,7 @@ int run_command(int argc, const char* const* argv) {
                     .weights = weights,
                     .head = head,
                     .trace = trace,
+                    .spans = spans,
                     .memories = {backend.memories().device, host},
                     .cap = cap,
                     .context_bytes = outside,
@@ -183,6 +190,7 @@ int run_command(int argc, const char* const* argv) {
     }
   }
   output.finish();
+  if (spans_file) spans_file->replace([&](std::ostream& out) { spans.write(out); });
   return 0;
 }
 

@@ -126,6 +126,7 @@ void Run::decode() {
   for (index_t n = 0; n < o.warm_up; ++n) step(nullptr);
   auto* stamps = reinterpret_cast<std::uint64_t*>(stamps_.data());
   counts_ = true;
+  bench_.spans.keep_events(true);
   for (index_t n = 0; n < o.steps * o.repeats; ++n) {
     backend_.stamp(stamps + n, engine_.stream());
     step(nullptr);
@@ -135,6 +136,7 @@ void Run::decode() {
   engine_.pipeline().wait_ready();
   note_report();
   counts_ = false;
+  bench_.spans.keep_events(false);
   note_times();
 }
 

@@ -6,6 +6,7 @@
 #include "bench/options.hpp"
 #include "bench/replay.hpp"
 #include "support/backend.hpp"
+#include "support/trace_recorder.hpp"
 
 namespace spectx::bench {
 
@@ -16,6 +17,7 @@ struct Bench {
   const llama::LlamaWeights& weights;
   const io::LoadedHead& head;
   const RecordedTrace& trace;
+  support::TraceRecorder& spans;
   Memories memories;
   index_t cap = 0;            // of the device
   index_t context_bytes = 0;  // of it, that the driver took before all else

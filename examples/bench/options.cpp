@@ -16,7 +16,7 @@ using support::UsageError;
 constexpr index_t kMostTokens = index_t{1} << 24;
 constexpr index_t kMostRequests = 99'999;
 
-constexpr std::array<Flag, 42> kFlags = {{
+constexpr std::array<Flag, 43> kFlags = {{
     {"--model", "NAME", "a shape with random weights, a config.json or a .gguf file"},
     {"--context", "N,N..", "tokens of every request before the first step (default 4096)"},
     {"--run", "IN,OUT", "requests have IN tokens, then all grow together by OUT"},
@@ -57,6 +57,7 @@ constexpr std::array<Flag, 42> kFlags = {{
     {"--json", "FILE", "write every figure there"},
     {"--csv", "FILE", "write the figures of each configuration there, or every sample"},
     {"--plot", "FILE", "write an SVG of the samples there"},
+    {"--spans", "FILE", "write a trace of the steps that count there, for ui.perfetto.dev"},
     {"--quick", "", "8 steps after 4, once"},
     {"--help", "", "this text"},
     {"-h", "", ""},
@@ -162,6 +163,10 @@ Options read_options(int argc, const char* const* argv) {
   o.json = args.text("--json");
   o.csv = args.text("--csv");
   o.plot = args.text("--plot");
+  o.spans = args.text("--spans");
+  if (!o.spans.empty() && o.has_visits()) {
+    throw UsageError("--spans is for steps at given contexts, not for --run and --arrivals");
+  }
   return o;
 }
 

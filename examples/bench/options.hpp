@@ -42,6 +42,7 @@ struct Options {
   std::string trace;
   std::string commit;
   std::string json, csv, plot;
+  std::string spans;  // empty: none
 
   /// Requests come and grow; else steps are measured at given contexts.
   bool has_visits() const { return is_run || arrivals.count > 0; }

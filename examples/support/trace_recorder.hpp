@@ -24,6 +24,9 @@ class TraceRecorder {
   }
   TraceRecorder(TraceRecorder&&) = delete;
 
+  /// Whether spans from now on are kept for the trace; they are summed in any case.
+  void keep_events(bool keeps) noexcept { keeps_ = keeps; }
+
   TraceSink sink() noexcept {
     return {.context = this, .begin = &begin, .end = &end, .device = &device};
   }
@@ -88,6 +91,7 @@ class TraceRecorder {
                span.group});
   }
   void keep(const Event& event) {
+    if (!keeps_) return;
     if (events_.size() < max_events_) {
       events_.push_back(event);
     } else {
@@ -108,6 +112,7 @@ class TraceRecorder {
   std::size_t max_events_;
   Clock::time_point start_;
   std::vector<Event> events_;
+  bool keeps_ = true;
   std::array<Total, kMaxNames> totals_{};
   std::array<Lane, 2> lanes_{};
   index_t dropped_ = 0;
