@@ -88,6 +88,7 @@ if(NOT EXISTS /dev/nvidiactl)
   refuses(2 "--backend cuda: this (program was built without CUDA|machine has no CUDA device)"
           ${model} ${head} ${short} --backend cuda)
 endif()
+refuses(2 "--graph needs a CUDA device" ${model} ${head} ${short} --backend cpu --graph)
 refuses(2 "--host-dtype needs --device-memory" ${model} ${head} ${short} --backend cpu
         --host-dtype fp8)
 refuses(2 "--window of at least 2" ${model} ${head} ${short} --window 1 --device-memory 1G)

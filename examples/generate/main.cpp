@@ -118,6 +118,9 @@ void Program::choose_backend() {
   if (options().host_dtype && !report_.has_host_tier) {
     throw support::UsageError("--host-dtype needs --device-memory");
   }
+  if (options().captures && chosen_.name != "cuda") {
+    throw support::UsageError("--graph needs a CUDA device");
+  }
   if (report_.has_host_tier && options().selection.recent_window < 2) {
     throw support::UsageError("a host tier needs a --window of at least 2");
   }
@@ -153,7 +156,8 @@ void Program::load() {
                              .chunk_rows = kChunkRows,
                              .device_bytes = device_bytes(),
                              .host_bytes = std::min(options().host_bytes, host_memory_limit()),
-                             .host_dtype = options().host_dtype});
+                             .host_dtype = options().host_dtype,
+                             .captures = options().captures});
   } catch (const OutOfMemory& error) {
     const bool is_host = error.tier() == Tier::host;
     const std::string flag = is_host ? "--host-memory" : "--device-memory";

@@ -14,7 +14,7 @@ using support::UsageError;
 
 constexpr index_t kMostTokens = index_t{1} << 30;
 
-constexpr std::array<Flag, 30> kFlags = {{
+constexpr std::array<Flag, 31> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
     {"--head", "PATH", "its retrieval head: a folder, .safetensors or .gguf; not for --full"},
     {"--head-theta", "T", "RoPE theta of the head, instead of its file's"},
@@ -44,6 +44,7 @@ constexpr std::array<Flag, 30> kFlags = {{
      "on a CPU: keep two tiers apart and give the device this much"},
     {"--host-memory", "BYTES", "most for the host tier (default 4G)"},
     {"--host-dtype", "TYPE", "of the host tier: fp8 or int8 (default: as --dtype, without loss)"},
+    {"--graph", "", "launch each decode step as one CUDA graph"},
     {"--json", "FILE", "write the figures and the tokens there"},
     {"--trace", "FILE", "write a trace for ui.perfetto.dev or chrome://tracing there"},
     {"--help", "", "this text"},
@@ -106,6 +107,7 @@ Options read_options(int argc, const char* const* argv) {
   o.host_bytes = args.bytes("--host-memory", index_t{4} << 30);
   o.sets_host_bytes = args.has("--host-memory");
   o.host_dtype = support::host_dtype(args);
+  o.captures = args.has("--graph");
   o.json = args.text("--json");
   o.trace = args.text("--trace");
   check_together(o);

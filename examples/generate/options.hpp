@@ -35,6 +35,7 @@ struct Options {
   index_t host_bytes = 0;
   bool sets_host_bytes = false;
   std::optional<DType> host_dtype;  // none: as dtype
+  bool captures = false;            // steps as CUDA graphs
   std::string json;                 // empty: none
   std::string trace;
 };

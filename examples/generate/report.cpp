@@ -80,6 +80,9 @@ void add_rows(Table& table, const Report& r) {
     table.row(
         label, milliseconds, [p = p](Run x) { return x.percentile_seconds(p); }, true);
   }
+  if (r.options.captures) {
+    table.row("  launched as a graph", whole, [](Run x) { return double(x.replayed); });
+  }
   table.row(
       "  of it attention", milliseconds, [&](Run x) { return a_step(x.attend_seconds, x); }, true);
   table.row("  attention's share", percent, [](Run x) { return x.attend_seconds / x.seconds(); });

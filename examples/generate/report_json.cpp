@@ -24,6 +24,7 @@ Json run_json(const RunFigures& run, double prefill_seconds) {
                {"head_share", run.head_seconds / seconds},
                {"path", run.path},
                {"rows_per_step", run.per_step(run.rows)},
+               {"replayed_steps", run.replayed},
                {"guard_raised", run.guard_raised},
                {"guard_full", run.guard_full},
                {"guard_limited", run.guard_limited},

@@ -42,6 +42,7 @@ class TextStream {
 
 void add(RunFigures& sums, const llama::StepFigures& step) {
   sums.rows += step.rows;
+  sums.replayed += step.is_replayed ? 1 : 0;
   sums.guard_raised += step.guard == GuardOutcome::raised ? 1 : 0;
   sums.guard_full += step.guard == GuardOutcome::full ? 1 : 0;
   sums.guard_limited += step.guard == GuardOutcome::limited ? 1 : 0;

@@ -29,6 +29,7 @@ struct RunFigures {
   index_t moved_bytes = 0;  // from the host tier
   double coverage = 0;      // mean over steps
   double least_coverage = 1;
+  index_t replayed = 0;      // steps that were launched as a graph
   index_t guard_raised = 0;  // steps that read more than the budget, enough
   index_t guard_full = 0;    // that read everything, for the largest budget was too little
   index_t guard_limited = 0;

@@ -151,9 +151,4 @@ Array<const std::int32_t> LlamaDecoder::likeliest(TensorView logits, StreamView 
   return {tokens.data, tokens.size};
 }
 
-void LlamaDecoder::next_tokens(TensorView logits, std::int32_t* host_out, StreamView stream) {
-  const Array<const std::int32_t> tokens = likeliest(logits, stream);
-  backend_.copy(host_out, tokens.data, tokens.size * 4, stream);
-}
-
 }  // namespace spectx::llama

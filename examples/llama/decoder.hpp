@@ -50,8 +50,6 @@ class LlamaDecoder {
   TensorView logits(index_t first, index_t count, StreamView stream);
   /// The likeliest token of each row of `logits`, in device memory.
   Array<const std::int32_t> likeliest(TensorView logits, StreamView stream);
-  /// The same, copied to host memory; async.
-  void next_tokens(TensorView logits, std::int32_t* host_out, StreamView stream);
 
   const LlamaWeights& weights() const noexcept { return weights_; }
   const DecoderConfig& config() const noexcept { return config_; }

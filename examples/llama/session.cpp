@@ -56,6 +56,7 @@ Session::Session(Backend& backend, const LlamaWeights& weights, const io::Loaded
       pipeline_(backend, pool_, {}),
       request_(pool_.open(config.max_length)),
       chunk_rows_(config.chunk_rows),
+      captures_(config.captures),
       raw_logits_(static_cast<std::size_t>(weights.config().vocabulary *
                                            dtype_bytes(backend.compute_dtype(weights.dtype())))),
       host_logits_(static_cast<std::size_t>(weights.config().vocabulary)),
@@ -156,39 +157,74 @@ void Session::step(std::int32_t token, Attention attention) {
   const TraceSpan span(backend_.trace(), "Session::step");
   const bool selects = attention == Attention::selected && head_.has_value();
   const Batch& batch = schedule({&token, 1}, !selects);
-  clock_.begin_step();
-  clock_.mark(kHead, stream_);
-  const Selection* selection = selects ? &head_->select(batch, stream_) : nullptr;
-  clock_.mark(kRest, stream_);
-  pipeline_.begin_step(batch, selects ? *selection : Selection{}, stream_);
-  run_layers(batch, selects, true);
-  pipeline_.end_step(stream_);
-  logits_ = decoder_.last_logits(batch, stream_);
+  figures_ = {.is_replayed = can_replay(batch, selects)};
+  const Selection selection =
+      figures_.is_replayed ? replay(batch, selects) : run_step(batch, selects);
   clock_.send(stream_);
   backend_.synchronize(stream_);
   head_steps_ += selects ? 1 : 0;
-  read_figures(batch, selection);
+  read_figures(batch, selection, selects);
 }
 
-void Session::read_figures(const Batch& batch, const Selection* selection) {
+/// Puts a step on the stream.
+Selection Session::run_step(const Batch& batch, bool selects) {
+  clock_.begin_step();
+  clock_.mark(kHead, stream_);
+  Selection selection;
+  if (selects) selection = head_->select(batch, stream_);
+  clock_.mark(kRest, stream_);
+  pipeline_.begin_step(batch, selection, stream_);
+  run_layers(batch, selects, true);
+  pipeline_.end_step(stream_);
+  logits_ = decoder_.last_logits(batch, stream_);
+  likeliest_ = decoder_.likeliest(logits_, stream_);
+  return selection;
+}
+
+bool Session::can_replay(const Batch& batch, bool selects) const {
+  return captures_ && (!selects || head_->can_replay(batch)) && pipeline_.can_replay(batch);
+}
+
+/// The same, as one graph.
+Selection Session::replay(const Batch& batch, bool selects) {
+  const auto shape = std::pair(batch.shape(), selects);
+  auto graph = graphs_.find(shape);
+  if (graph == graphs_.end()) {
+    Selection selection;
+    support::CapturedStep step(stream_, [&] {
+      selection = run_step(batch, selects);
+      pipeline_.join(stream_);
+    });
+    graph = graphs_.emplace(shape, Graph{std::move(step), clock_.parts(), selection}).first;
+  }
+  clock_.begin_replay(graph->second.parts);
+  if (selects) head_->begin_replay(batch);
+  pipeline_.begin_replay(batch, shape.first);
+  graph->second.step.launch(stream_);
+  pipeline_.end_step(stream_);
+  return graph->second.selection;
+}
+
+void Session::read_figures(const Batch& batch, const Selection& selection, bool with_head) {
   const ModelShape& shape = pool_.shape();
   const ScheduledItem& item = batch.items.front();
   const index_t length = item.first + item.rows;
-  const bool selects = item.selects && selection != nullptr;
+  const bool selects = item.selects && with_head;
   std::int32_t rows = kAllTokens;
   auto guard = GuardOutcome::kept;
   if (selects) {
     const auto read = [&](void* to, const void* from, index_t bytes) {
       backend_.copy(to, from, bytes, stream_);
     };
-    read(&rows, selection->counts.data, sizeof(rows));
-    if (selection->outcomes.size > 0) read(&guard, selection->outcomes.data, sizeof(guard));
-    read(coverage_.data(), selection->coverage.data, static_cast<index_t>(coverage_.size()) * 4);
+    read(&rows, selection.counts.data, sizeof(rows));
+    if (selection.outcomes.size > 0) read(&guard, selection.outcomes.data, sizeof(guard));
+    read(coverage_.data(), selection.coverage.data, static_cast<index_t>(coverage_.size()) * 4);
     backend_.synchronize(stream_);
   }
   if (rows == kAllTokens) rows = static_cast<std::int32_t>(length);
   const StepReport& report = pipeline_.report();
   figures_ = {.path = report.path,
+              .is_replayed = figures_.is_replayed,
               .rows = rows,
               .guard = guard,
               .kv_bytes = rows * shape.kv_heads * shape.row_bytes() * shape.cached_layers(),
@@ -211,7 +247,7 @@ void Session::read_figures(const Batch& batch, const Selection* selection) {
 
 std::int32_t Session::likeliest() {
   std::int32_t token = 0;
-  decoder_.next_tokens(logits_, &token, stream_);
+  backend_.copy(&token, likeliest_.data, sizeof(token), stream_);
   backend_.synchronize(stream_);
   return token;
 }

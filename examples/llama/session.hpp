@@ -2,8 +2,10 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "llama/decoder.hpp"
@@ -11,6 +13,7 @@
 #include "spectx/io/head_file.hpp"
 #include "spectx/memory_planner.hpp"
 #include "spectx/prefetch_pipeline.hpp"
+#include "support/captured_step.hpp"
 #include "support/counting_memory.hpp"
 
 namespace spectx::llama {
@@ -24,12 +27,14 @@ struct SessionConfig {
   index_t device_bytes = 0;           // cap, the model's own memory included
   index_t host_bytes = 0;             // cap of the host tier
   std::optional<DType> host_dtype{};  // f8_e4m3 or i8; none: the rows' own
+  bool captures = false;              // launches decode steps as graphs: needs a CUDA device
 };
 
 /// What one decode step read.
 struct StepFigures {
   Path path = Path::dense;
-  index_t rows = 0;  // that each KV head read
+  bool is_replayed = false;  // launched as a graph
+  index_t rows = 0;          // that each KV head read
   GuardOutcome guard = GuardOutcome::kept;
   index_t kv_bytes = 0;   // rows that attention read, all layers
   index_t key_bytes = 0;  // the head's keys
@@ -78,6 +83,13 @@ class Session {
   const PoolPlan& plan() const noexcept { return pool_.plan(); }
 
  private:
+  /// A step of one shape, with a selection or without, and what it leaves where.
+  struct Graph {
+    support::CapturedStep step;
+    std::vector<int> parts;  // of the clock's marks
+    Selection selection;
+  };
+
   static PlannerConfig planner_config(const Backend& backend, const LlamaWeights& weights,
                                       const io::LoadedHead* head, const SessionConfig& config);
   const Batch& schedule(std::span<const std::int32_t> tokens, bool is_dense);
@@ -85,7 +97,10 @@ class Session {
   void run_chunks(index_t first, const std::function<void(index_t)>& progress);
   void warm();
   void observe(index_t layer, const Batch& batch);
-  void read_figures(const Batch& batch, const Selection* selection);
+  Selection run_step(const Batch& batch, bool selects);
+  bool can_replay(const Batch& batch, bool selects) const;
+  Selection replay(const Batch& batch, bool selects);
+  void read_figures(const Batch& batch, const Selection& selection, bool with_head);
 
   Backend& backend_;
   const LlamaWeights& weights_;
@@ -100,10 +115,13 @@ class Session {
   PrefetchPipeline pipeline_;
   RequestId request_;
   index_t chunk_rows_;
+  bool captures_;
+  std::map<std::pair<StepShape, bool>, Graph> graphs_;
   std::vector<std::int32_t> prompt_;
   index_t head_steps_ = 0;  // steps since prefill whose features the head keeps
   TensorView logits_;
-  std::vector<std::byte> raw_logits_;  // as the backend computes them
+  Array<const std::int32_t> likeliest_{};  // [1] device
+  std::vector<std::byte> raw_logits_;      // as the backend computes them
   std::vector<float> host_logits_;
   std::vector<float> coverage_;  // [kv_heads, 2]
   StepFigures figures_;

@@ -28,6 +28,9 @@ class StepClock {
     backend_.stamp(reinterpret_cast<std::uint64_t*>(stamps_.data()) + parts_.size(), stream);
     parts_.push_back(part);
   }
+  /// The parts of the step's marks, and, before a captured step is launched, of its own.
+  const std::vector<int>& parts() const noexcept { return parts_; }
+  void begin_replay(const std::vector<int>& parts) { parts_ = parts; }
   /// Sends the stamps to the host; async. The last mark ends the step.
   void send(StreamView stream) {
     backend_.copy(on_host_.data(), stamps_.data(), static_cast<index_t>(parts_.size()) * 8, stream);
