@@ -25,7 +25,7 @@ class RowLoop {
         stream(b.make_stream()),
         pool(b, shape, plan, memories),
         pipeline(b, pool, {}),
-        reader(b, memories.host),
+        reader(b, b.memories().host),
         k_(memories.device, plan.max_step_rows * shape.kv_heads * shape.k_dim * 4),
         v_(memories.device, plan.max_step_rows * shape.kv_heads * shape.v_dim * 4),
         ids_(memories.device, plan.max_requests * shape.kv_heads * (plan.selection.budget + 1) * 4),

@@ -45,8 +45,8 @@ struct ToyLoop {
         pool(b, model.shape, plan, memories),
         head(b, pool, model.head, {}, memories),
         pipeline(b, pool, {}),
-        reader(b, memories.host),
-        next_memory(memories.host, plan.max_requests * 4) {
+        reader(b, b.memories().host),
+        next_memory(b.memories().host, plan.max_requests * 4) {
     next.resize(static_cast<std::size_t>(plan.max_requests));
   }
   /// What is still on the stream reads what goes now.
