@@ -154,7 +154,8 @@ TEST_CASE("a device has the tables, figures and rows of the CPU after any operat
   const unsigned seed = GENERATE(1U, 2U, 3U);
   const DType host = seed < 3 ? DType::f32 : DType::f8_e4m3;
   CAPTURE(name, seed);
-  if (worker->has_one_memory()) return;
+  if (worker->has_one_memory() || (is_slow_run() && seed == 2)) return;
+  const int operations = is_slow_run() ? 40 : 160;
   const auto oracle = make_oracle();
   // Where streams run at the call they would run as the oracle does.
   DeferredBackend deferred(*worker, seed);
@@ -162,11 +163,11 @@ TEST_CASE("a device has the tables, figures and rows of the CPU after any operat
   RowLoop expected(*oracle, pool_shape(), pool_plan(host));
   RowLoop got(device, pool_shape(), pool_plan(host));
   Script script(seed);
-  for (int n = 0; n < 160; ++n) {
+  for (int n = 0; n < operations; ++n) {
     CAPTURE(n);
     script.operate({&expected, &got});
     compare(expected, got);
   }
-  REQUIRE(script.steps() > 50);
+  REQUIRE(script.steps() > operations / 4);
   REQUIRE(expected.wrong_rows == 0);
 }

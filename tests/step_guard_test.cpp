@@ -18,7 +18,7 @@ constexpr SelectionConfig kLadder{.budget = 24,
                                   .min_coverage = 0.45F,
                                   .hysteresis = 0.2F,
                                   .may_read_all = false};
-constexpr int kSteps = 64;
+const int kSteps = is_slow_run() ? 24 : 64;
 
 /// The same, where nothing is enough.
 SelectionConfig insatiable(index_t budget, index_t max_budget) {
