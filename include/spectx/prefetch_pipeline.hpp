@@ -36,6 +36,11 @@ class PrefetchPipeline {
   /// Starts the write-through of new rows; the requests' lengths advance.
   void end_step(StreamView stream);
 
+  /// Gives up a step that has begun, as a host does that caught an exception in it: the lengths
+  /// stay as they are, and the next batch may hold the same rows again. A capture is to be ended
+  /// first. Nothing happens if no step has begun.
+  void abandon_step(StreamView stream);
+
   /// Makes `stream` wait for the transfers of the step: the last call of a step that is captured.
   void join(StreamView stream);
 
@@ -90,6 +95,9 @@ class PrefetchPipeline {
   enum class Mode : std::uint8_t { none, step, capture, replay };
 
   void start_transfers(StreamView stream);
+  void update_slots(const Batch& batch, const Selection& selection, const StepLists& lists,
+                    StreamView stream);
+  void gather(const Batch& batch, const StepLists& lists, index_t group, StreamView stream);
   void gather(index_t group);
   void point_lists();
   void write_through(StreamView stream);

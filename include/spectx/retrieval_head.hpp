@@ -63,7 +63,7 @@ class RetrievalHead {
   /// others read everything. Call it in every step: it is what keeps the keys complete, and it may
   /// be called again for the same rows. Async on `stream`; valid until the next call. Throws
   /// InvalidArgument if a request was rewound to where its feature is no longer kept: rerun its
-  /// last token as a dense item first.
+  /// last token, which keeps its key, as a dense item first.
   const Selection& select(const Batch& batch, StreamView stream);
 
   /// Call with the residual stream `hidden` [rows, H] that enters each layer, of the backend's

@@ -31,8 +31,7 @@ class PoolSimulation {
     selection_memory_ = Buffer(backend.memories().device, plan.max_requests * shape.kv_heads *
                                                               (plan.selection.budget + 1) * 4);
     backend.fill(q_.data(), 0, q_.bytes(), stream_);
-    const std::vector<float> keys(static_cast<std::size_t>(rows * width), 0.5F);
-    backend.copy(k_.data(), keys.data(), k_.bytes(), stream_);
+    backend.fill(k_.data(), 0x3f, k_.bytes(), stream_);
   }
 
   /// Returns the largest error of an output, relative to the largest value.
@@ -182,10 +181,12 @@ class PoolSimulation {
     for (index_t r = 0; r < batch->num_rows; ++r) writes.push_back(++write_);
     pipeline_.begin_step(*batch, selection, stream_);
     double worst = 0;
-    for (index_t layer = 0; layer < pool_.shape().layers; ++layer) {
+    const auto all = static_cast<int>(pool_.shape().layers);
+    for (index_t layer = 0, end = is_ended ? all : number(0, all); layer < end; ++layer) {
       if (pool_.cached_layer(layer) < 0) continue;
       worst = std::max(worst, run_layer(layer, *batch, writes));
     }
+    if (!is_ended) return pipeline_.abandon_step(stream_), worst;
     pipeline_.end_step(stream_);
     backend_.synchronize(stream_);
     std::size_t row = 0;
@@ -242,9 +243,7 @@ class PoolSimulation {
   std::vector<std::vector<std::int32_t>> chosen_;  // [items, kv_heads]
   Buffer k_, v_, q_, out_, selection_memory_;
   std::uint32_t write_ = 0;
-  index_t out_of_memory_ = 0;
-  index_t fetched_ = 0;
-  index_t steps_ = 0;
+  index_t out_of_memory_ = 0, fetched_ = 0, steps_ = 0;
 };
 
 }  // namespace spectx::test

@@ -34,7 +34,8 @@ struct CpuOptions {
 };
 
 /// Every operation on the cores of this machine. Streams run at the call; activations are f32.
-/// Owns its threads and scratch memory. Not thread-safe.
+/// Owns its threads and scratch memory, which grows at the first call that needs more (OutOfMemory)
+/// and is kept. Not thread-safe.
 class CpuBackend : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)

@@ -71,10 +71,7 @@ inline void PrefetchPipeline::begin_step(const Batch& batch, const Selection& se
   meter_.note_launch();
   const bool has_transfers = pool_.plan().has_host_tier() && !batch.items.empty();
   if (has_transfers) meter_.begin_step(stream);
-  if (has_transfers && batch.needs_selection) {
-    backend_.update_slots(
-        {.batch = &batch_, .selection = selection_, .pool = pool_.view(), .lists = lists_}, stream);
-  }
+  if (has_transfers && batch.needs_selection) update_slots(batch_, selection_, lists_, stream);
   mode_ = is_captured ? Mode::capture : Mode::step;
   is_staging_ = false;
   entered_layer_ = -1;
@@ -96,15 +93,28 @@ inline void PrefetchPipeline::start_transfers(StreamView stream) {
   if (is_staging_) load_staging(first_group_ * pool_.plan().group_layers + 1);
 }
 
-inline void PrefetchPipeline::gather(index_t group) {
-  const TraceSpan span(backend_.trace(), "PrefetchPipeline::gather", TraceLane::copy);
-  meter_.begin_transfer(group, copy_stream_);
-  backend_.gather_rows({.batch = &batch_,
-                        .lists = lists_,
+/// What of the batch's selection is not on the device, and where it goes.
+inline void PrefetchPipeline::update_slots(const Batch& batch, const Selection& selection,
+                                           const StepLists& lists, StreamView stream) {
+  backend_.update_slots(
+      {.batch = &batch, .selection = selection, .pool = pool_.view(), .lists = lists}, stream);
+}
+
+/// The same, of one group, into its slots.
+inline void PrefetchPipeline::gather(const Batch& batch, const StepLists& lists, index_t group,
+                                     StreamView stream) {
+  backend_.gather_rows({.batch = &batch,
+                        .lists = lists,
                         .pool = pool_.view(),
                         .group = group,
                         .max_blocks = config_.copy_blocks},
-                       copy_stream_);
+                       stream);
+}
+
+inline void PrefetchPipeline::gather(index_t group) {
+  const TraceSpan span(backend_.trace(), "PrefetchPipeline::gather", TraceLane::copy);
+  meter_.begin_transfer(group, copy_stream_);
+  gather(batch_, lists_, group, copy_stream_);
   meter_.end_transfer(group, copy_stream_);
   backend_.record(group_events_[static_cast<std::size_t>(group)], copy_stream_);
 }
@@ -207,6 +217,16 @@ inline void PrefetchPipeline::end_step(StreamView stream) {
     if (is_replayed) backend_.wait(copy_stream_, copies_);
   }
   pool_.advance(batch_);
+}
+
+/// The slots of its rows are forgotten when the request's next ones are looked up.
+inline void PrefetchPipeline::abandon_step(StreamView stream) {
+  const Mode mode = std::exchange(mode_, Mode::none);
+  if (mode == Mode::none || mode == Mode::capture || batch_.items.empty()) return;
+  if (!pool_.plan().has_host_tier()) return;
+  order(copy_stream_, stream);
+  backend_.record(copies_, copy_stream_);
+  pool_.copies_ = copies_;
 }
 
 inline void PrefetchPipeline::write_through(StreamView stream) {

@@ -29,16 +29,10 @@ inline void PrefetchPipeline::warm(const Batch& batch, const Selection& selectio
   backend_.wait(stream, warmed_);
   // The next batch takes the arrays of this one, whose rows are still on their way.
   const Batch own = pool_.writer_.copy_to(warm_batch_, stream);
-  backend_.update_slots(
-      {.batch = &own, .selection = selection, .pool = pool_.view(), .lists = warm_lists_}, stream);
+  update_slots(own, selection, warm_lists_, stream);
   order(warm_stream_, stream);
   for (index_t g = first_offloaded(own); g < pool_.layout().groups; ++g) {
-    backend_.gather_rows({.batch = &own,
-                          .lists = warm_lists_,
-                          .pool = pool_.view(),
-                          .group = g,
-                          .max_blocks = config_.copy_blocks},
-                         warm_stream_);
+    gather(own, warm_lists_, g, warm_stream_);
   }
   for (const ScheduledItem& item : own.items) {
     if (!item.selects || pool_.is_resident(item.request)) continue;
