@@ -63,6 +63,36 @@ foreach(i RANGE 11)
   endif()
 endforeach()
 
+# Another set of cases takes the flags of the first one that it does not give itself.
+refuses(2 "--next: --model is for all" ${tiny} ${trace} --next --model llama-3.1-8b)
+execute_process(
+  COMMAND "${BENCH}" ${tiny} ${trace} --context=700 --budget 600 --mode spectx --json
+          "${FOLDER}/first.json" --next --context 900 --misses 1,2 --json "${FOLDER}/second.json"
+  RESULT_VARIABLE result
+  ERROR_VARIABLE err
+  OUTPUT_QUIET)
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "--next: exit code ${result}: ${err}")
+endif()
+foreach(expected "first 0 700 1" "second 0 900 1" "second 1 900 2")
+  separate_arguments(expected)
+  list(GET expected 0 name)
+  list(GET expected 1 i)
+  list(GET expected 2 wanted_context)
+  list(GET expected 3 wanted_misses)
+  file(READ "${FOLDER}/${name}.json" json)
+  string(JSON context GET "${json}" records ${i} context)
+  string(JSON budget GET "${json}" records ${i} budget)
+  string(JSON misses GET "${json}" records ${i} miss_scale)
+  string(JSON error GET "${json}" records ${i} error)
+  if(error
+     OR NOT context EQUAL wanted_context
+     OR NOT misses EQUAL wanted_misses
+     OR NOT budget EQUAL 600)
+    message(SEND_ERROR "--next: ${expected}: ${context} ${budget} ${misses} ${error}")
+  endif()
+endforeach()
+
 # Requests that grow and requests that come and go, with a device too small for all of their rows.
 set(small --model "${FOLDER}/config.json" --backend cpu --threads 2 --host-memory 16M --budget 128
     --chunk 64 --mode spectx ${trace})

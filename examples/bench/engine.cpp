@@ -84,7 +84,18 @@ const Batch& Engine::schedule(std::span<const RequestId> requests, index_t token
                       .tokens = std::span(tokens_).first(static_cast<std::size_t>(tokens)),
                       .is_dense = !head_.has_value()});
   }
-  return pool_.schedule(items_, stream_);
+  return schedule_items();
+}
+
+const Batch& Engine::schedule_items() {
+  try {
+    return pool_.schedule(items_, stream_);
+  } catch (const OutOfMemory& error) {
+    const PoolStats stats = pool_.stats();
+    throw Error(std::string(error.what()) + "; " + std::to_string(stats.host_used) +
+                " bytes of the host tier are used, " + std::to_string(stats.host_total) +
+                " are there");
+  }
 }
 
 /// The host gives place holders; the tokens themselves stay on the device.
@@ -121,7 +132,10 @@ Placement Engine::asked_placement() {
   targets_.assign(asked.resident_groups.begin(), asked.resident_groups.end());
   for (std::size_t i = 0; i < targets_.size(); ++i) {
     const RequestNeed& need = asked.needs[i];
-    if (offloads_all) targets_[i] = 0;
+    // A prompt whose rows are on the host would fetch them again for each of its chunks.
+    if (offloads_all && std::count(requests_.begin(), requests_.end(), need.request) > 0) {
+      targets_[i] = 0;
+    }
     if (emptied_ && need.request == *emptied_) targets_[i] = std::max(0, need.resident_groups - 1);
   }
   return {asked.needs, targets_};
@@ -170,13 +184,13 @@ void Engine::step(SelectionSource* source, llama::StepClock* clock) {
   stage(batch, source);
   if (clock != nullptr || !can_replay(batch)) return run_step(batch, source, clock);
   const StepShape shape = batch.shape();
-  auto graph = graphs_.find(shape);
+  auto graph = graphs_.find({shape, source});
   if (graph == graphs_.end()) {
     const auto work = [&] {
       run_step(batch, source, nullptr);
       pipeline_.join(stream_);
     };
-    graph = graphs_.emplace(shape, support::CapturedStep(stream_, work)).first;
+    graph = graphs_.emplace(std::pair(shape, source), support::CapturedStep(stream_, work)).first;
   }
   if (head_) head_->begin_replay(batch);
   pipeline_.begin_replay(batch, shape);

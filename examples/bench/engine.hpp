@@ -114,6 +114,7 @@ class Engine {
  private:
   Placement asked_placement();
   const Batch& schedule(std::span<const RequestId> requests, index_t tokens = 1);
+  const Batch& schedule_items();
   /// What `source` (may be null) needs of the host, before select(), which can be captured.
   void stage(const Batch& batch, SelectionSource* source);
   Selection select(const Batch& batch, SelectionSource* source);
@@ -140,7 +141,7 @@ class Engine {
   std::vector<BatchItem> items_;
   Array<const std::int32_t> next_tokens_{};  // device, of the step before
   std::vector<RequestId> next_of_;           // the requests whose they are
-  std::map<StepShape, support::CapturedStep> graphs_;
+  std::map<std::pair<StepShape, SelectionSource*>, support::CapturedStep> graphs_;
 };
 
 }  // namespace spectx::bench

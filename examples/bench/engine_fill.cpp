@@ -10,10 +10,9 @@ namespace spectx::bench {
 
 void Engine::add_chunk(RequestId request, index_t count, bool computes) {
   place();
-  const BatchItem item{.request = request,
-                       .tokens = std::span(tokens_).first(static_cast<std::size_t>(count)),
-                       .is_dense = true};
-  const Batch& batch = pool_.schedule({&item, 1}, stream_);
+  const auto tokens = std::span(tokens_).first(static_cast<std::size_t>(count));
+  items_.assign({{.request = request, .tokens = tokens, .is_dense = true}});
+  const Batch& batch = schedule_items();
   append_rows(batch, select(batch, /*source=*/nullptr), computes);
 }
 

@@ -31,7 +31,7 @@ llama::LlamaWeights load(Backend& backend, const Options& o, StreamView stream) 
   return {backend, file, llama::llama_config(file), o.dtype, stream};
 }
 
-/// Every combination of the lists; hot buffers and misses say nothing about a dense step.
+/// Every combination of the lists but for the misses; hot buffers say nothing about a dense step.
 std::vector<Case> cases_of(const Options& o, index_t context) {
   std::vector<Case> cases;
   for (const std::string& mode : o.modes) {
@@ -42,15 +42,13 @@ std::vector<Case> cases_of(const Options& o, index_t context) {
     }
     for (const std::string& dtype : o.host_dtypes) {
       for (const double buffer : o.hot_buffers) {
-        for (const double scale : o.miss_scales) {
-          for (const index_t blocks : o.copy_blocks) {
-            Case next = c;
-            next.copy_blocks = blocks;
-            next.hot_buffer = buffer;
-            next.miss_scale = scale;
-            if (dtype != "own") next.host_dtype = dtype == "fp8" ? DType::f8_e4m3 : DType::i8;
-            cases.push_back(next);
-          }
+        for (const index_t blocks : o.copy_blocks) {
+          Case next = c;
+          next.copy_blocks = blocks;
+          next.hot_buffer = buffer;
+          next.miss_scale = o.miss_scales.front();
+          if (dtype != "own") next.host_dtype = dtype == "fp8" ? DType::f8_e4m3 : DType::i8;
+          cases.push_back(next);
         }
       }
     }
@@ -106,7 +104,8 @@ std::vector<Visit> visits_for(const Options& o, index_t requests) {
                               : same_visits(requests, o.arrivals.prompt.low, o.arrivals.output.low);
 }
 
-int serve_all(const Bench& bench, const Machine& machine, Clock::time_point start) {
+void serve_all(const Bench& bench, const Machine& machine) {
+  const auto start = Clock::now();
   const Options& o = bench.options;
   std::vector<Timeline> all;
   std::optional<support::AtomicFile> json, csv, plot;
@@ -133,63 +132,75 @@ int serve_all(const Bench& bench, const Machine& machine, Clock::time_point star
       std::fprintf(stderr, "%.1f s\n", seconds_since(start));
     }
   }
-  return 0;
+}
+
+void measure_all(const Bench& bench, const Machine& machine) {
+  const auto start = Clock::now();
+  const Options& o = bench.options;
+  Output output(o, machine);
+  for (const index_t context : o.contexts) {
+    for (Case c : cases_of(o, context)) {
+      for (const std::string& requests : o.requests) {
+        if (o.seconds > 0 && seconds_since(start) > o.seconds) continue;
+        c.requests = std::max<index_t>(requests_of(bench, c, requests), 1);
+        measure(bench, c, [&](Record record) { output.add(std::move(record)); });
+        std::fprintf(stderr, "%.1f s\n", seconds_since(start));
+      }
+    }
+  }
+  output.finish();
 }
 
 int run_command(int argc, const char* const* argv) {
   const auto start = Clock::now();
-  const Options options = read_options(argc, argv);
-  if (options.wants_help) {
+  const std::vector<Options> sets = read_options(argc, argv);
+  const Options& first = sets.front();
+  if (first.wants_help) {
     std::fputs(help_text().c_str(), stdout);
     return 0;
   }
-  const RecordedTrace trace(options.trace);
+  const RecordedTrace trace(first.trace);
   constexpr index_t kMostSpans = index_t{1} << 18;
   std::optional<support::AtomicFile> spans_file;
-  if (!options.spans.empty()) spans_file.emplace(options.spans);
+  if (!first.spans.empty()) spans_file.emplace(first.spans);
   support::TraceRecorder spans(spans_file ? kMostSpans : 0);
   spans.keep_events(false);
+  const bool has_cap =
+      std::any_of(sets.begin(), sets.end(), [](const Options& o) { return o.device_bytes > 0; });
   const support::ChosenBackend chosen =
-      support::make_backend({.wanted = options.backend,
-                             .threads = options.threads,
-                             .two_memories = options.device_bytes > 0,
+      support::make_backend({.wanted = first.backend,
+                             .threads = first.threads,
+                             .two_memories = has_cap,
                              .trace = spans_file ? spans.sink() : TraceSink{}});
   Backend& backend = *chosen.backend;
   const Stream stream = backend.make_stream();
   const index_t total = support::total_device_bytes(chosen);
   const bool has_driver = chosen.name == "cuda";
   const index_t outside = has_driver ? total - support::available_device_bytes(chosen) : 0;
-  const index_t cap = options.device_bytes > 0 ? std::min(options.device_bytes, total) : total;
-  // What the modules of kernels will take, graphs, and the driver's tables of pages.
-  const index_t later = (index_t{128} << 20) + cap / 160 + options.host_bytes / 448;
-  const llama::LlamaWeights weights = load(backend, options, stream);
+  const llama::LlamaWeights weights = load(backend, first, stream);
   const io::LoadedHead head =
-      random_head(backend, weights.config(), weights.all().embeddings, options.dtype, stream);
-  RecycledMemory host(backend.memories().host, options.host_bytes + (index_t{1} << 30));
-  const Bench bench{.options = options,
-                    .chosen = chosen,
-                    .weights = weights,
-                    .head = head,
-                    .trace = trace,
-                    .spans = spans,
-                    .memories = {backend.memories().device, host},
-                    .cap = cap,
-                    .context_bytes = outside,
-                    .taken_outside = has_driver ? outside + later : 0};
+      random_head(backend, weights.config(), weights.all().embeddings, first.dtype, stream);
+  index_t most_host_bytes = 0;
+  for (const Options& o : sets) most_host_bytes = std::max(most_host_bytes, o.host_bytes);
+  RecycledMemory host(backend.memories().host, most_host_bytes + (index_t{1} << 30));
   std::fprintf(stderr, "weights are there after %.1f s\n", seconds_since(start));
-  if (options.has_visits()) return serve_all(bench, machine_of(options, chosen, cap), start);
-  Output output(options, machine_of(options, chosen, cap));
-  for (const index_t context : options.contexts) {
-    for (Case c : cases_of(options, context)) {
-      for (const std::string& requests : options.requests) {
-        if (options.seconds > 0 && seconds_since(start) > options.seconds) continue;
-        c.requests = std::max<index_t>(requests_of(bench, c, requests), 1);
-        output.add(measure(bench, c));
-        std::fprintf(stderr, "%.1f s\n", seconds_since(start));
-      }
-    }
+  for (const Options& o : sets) {
+    const index_t cap = o.device_bytes > 0 ? std::min(o.device_bytes, total) : total;
+    // What the modules of kernels will take, graphs, and the driver's tables of pages.
+    const index_t later = (index_t{128} << 20) + cap / 160 + most_host_bytes / 448;
+    const Bench bench{.options = o,
+                      .chosen = chosen,
+                      .weights = weights,
+                      .head = head,
+                      .trace = trace,
+                      .spans = spans,
+                      .memories = {backend.memories().device, host},
+                      .cap = cap,
+                      .context_bytes = outside,
+                      .taken_outside = has_driver ? outside + later : 0};
+    const Machine machine = machine_of(o, chosen, cap);
+    o.has_visits() ? serve_all(bench, machine) : measure_all(bench, machine);
   }
-  output.finish();
   if (spans_file) spans_file->replace([&](std::ostream& out) { spans.write(out); });
   return 0;
 }

@@ -10,48 +10,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-index_t all_steps(const Options& o) { return o.warm_up + o.steps * o.repeats + o.profiled + 1; }
-
-index_t length_of(const Bench& bench, const Case& c) {
-  return c.context + all_steps(bench.options) + 1;
-}
-
-/// The planner of a case, or nothing if not even one request fits.
-std::optional<MemoryPlanner> planner_of(const Bench& bench, const Case& c) {
-  try {
-    return std::optional<MemoryPlanner>(
-        std::in_place, model_shape(bench.weights.config(), bench.weights.dtype()),
-        Engine::planner_config(*bench.chosen.backend, bench.weights,
-                               c.is_dense ? nullptr : &bench.head,
-                               engine_config(bench, c, length_of(bench, c))));
-  } catch (const Error&) {
-    return std::nullopt;
-  }
-}
-
-StepPrediction predict(const Bench& bench, const Case& c) {
-  const auto planner = planner_of(bench, c);
-  if (!planner) return {};
-  MachineRates rates = bench.chosen.name == "cuda" ? h100_rates() : MachineRates{};
-  rates.miss_scale = std::max(c.miss_scale, 1.0);
-  StepPrediction p = predict_step(*planner, c.requests, length_of(bench, c), rates);
-  if (p.requests == 0 || !c.is_dense) return p;
-  // The model's step reads a budget; this one reads everything.
-  const ModelShape& shape = planner->shape();
-  const double more =
-      static_cast<double>(std::max<index_t>(c.context - c.selection.budget, 0)) *
-      static_cast<double>(shape.kv_heads * shape.row_bytes() * shape.cached_layers() * c.requests);
-  p.device_ms += more / (rates.device_gb_s * 1e6);
-  return p;
-}
-
-/// Runs the steps of one configuration.
+/// Runs the steps of one configuration, with one miss rate after the other.
 class Run {
  public:
-  Run(const Bench& bench, const Case& c, Record& record)
+  Run(const Bench& bench, const Case& c)
       : bench_(bench),
         case_(c),
-        record_(record),
         backend_(*bench.chosen.backend),
         engine_(backend_, bench.weights, c.is_dense ? nullptr : &bench.head,
                 engine_config(bench, c, length_of(bench, c)), bench.memories),
@@ -59,18 +23,23 @@ class Run {
         turns_{backend_.make_event(), backend_.make_event()} {}
 
   void fill();
+  /// The steps of the configuration with another miss rate.
+  Record record(double miss_scale);
+
+ private:
+  void choose();
   void decode();
   void profile();
   void note_memory();
-
- private:
+  SelectionSource* source() { return replay_ && case_.miss_scale > 0 ? &*replay_ : nullptr; }
   void step(llama::StepClock* clock);
   void note_report();
   void note_times();
 
   const Bench& bench_;
-  const Case& case_;
-  Record& record_;
+  Case case_;
+  Record record_;  // of the miss rate now
+  double fill_seconds_ = 0;
   Backend& backend_;
   Engine engine_;
   std::optional<Replay> replay_;
@@ -87,11 +56,32 @@ void Run::fill() {
     expects(engine_.make_room(), "the planner admits fewer requests");
     engine_.open(case_.context, length_of(bench_, case_), bench_.options.prefills);
   }
-  if (const auto shape = scaled_replay_shape(bench_, case_, case_.context, engine_.pool())) {
+  engine_.settle();
+  fill_seconds_ = std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+Record Run::record(double miss_scale) {
+  case_.miss_scale = miss_scale;
+  record_ = {};
+  record_.asked = case_;
+  record_.predicted = predict(bench_, case_);
+  record_.fill_seconds = fill_seconds_;
+  choose();
+  decode();
+  profile();
+  note_memory();
+  return record_;
+}
+
+/// The selections from now on, whose first rows are fetched.
+void Run::choose() {
+  const auto shape = scaled_replay_shape(bench_, case_, case_.context, engine_.pool());
+  if (shape && replay_) {
+    replay_->scale(shape->random_share);
+  } else if (shape) {
     replay_.emplace(backend_, bench_.trace, *shape, case_.requests);
   }
-  engine_.warm(replay_ ? &*replay_ : nullptr);
-  record_.fill_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  engine_.warm(source());
 }
 
 void Run::step(llama::StepClock* clock) {
@@ -100,7 +90,7 @@ void Run::step(llama::StepClock* clock) {
   if (number_ >= 2) {
     while (!backend_.is_done(turn)) std::this_thread::yield();
   }
-  engine_.step(replay_ ? &*replay_ : nullptr, clock);
+  engine_.step(source(), clock);
   backend_.record(turn, engine_.stream());
   ++number_;
   note_report();
@@ -192,91 +182,22 @@ void Run::note_memory() {
 
 }  // namespace
 
-std::optional<ReplayShape> replay_shape(const Bench& bench, const Case& c, index_t length) {
-  if (c.is_dense || c.miss_scale <= 0 || length <= c.selection.budget) return std::nullopt;
-  return ReplayShape{.selection = c.selection, .kv_heads = bench.weights.config().kv_heads};
-}
-
-std::optional<ReplayShape> scaled_replay_shape(const Bench& bench, const Case& c, index_t length,
-                                               const KVPool& pool) {
-  std::optional<ReplayShape> shape = replay_shape(bench, c, length);
-  if (shape) {
-    shape->random_share = random_share_for(
-        bench.trace, *shape, length, std::max(pool.plan().slots, c.selection.budget), c.miss_scale);
-  }
-  return shape;
-}
-
-index_t own_bytes(const Bench& bench, const Case& c, index_t max_length) {
-  const llama::LlamaConfig& m = bench.weights.config();
-  const index_t element = dtype_bytes(bench.chosen.backend->compute_dtype(bench.weights.dtype()));
-  const index_t rows = std::max(bench.options.chunk_rows, c.requests);
-  const auto shape = replay_shape(bench, c, max_length);
-  return rows * m.kv_heads * (m.k_dim + m.v_dim) * element +
-         (shape ? Replay::bytes(*shape, c.requests) : 0);
-}
-
-EngineConfig engine_config(const Bench& bench, const Case& c, index_t max_length) {
-  constexpr index_t kGraphLayerBytes = 192 << 10;  // of a graph, a layer: 163 KiB measured
-  const Options& o = bench.options;
-  const index_t graphs = o.arrivals.count > 0 ? c.requests : 1;
-  const index_t graph_bytes =
-      o.captures ? graphs * bench.weights.config().layers * kGraphLayerBytes : 0;
-  return {.selection = c.selection,
-          .hot_buffer = c.hot_buffer,
-          .max_requests = c.requests,
-          .max_length = max_length,
-          .chunk_rows = std::max(o.chunk_rows, c.requests),
-          .device_bytes =
-              bench.cap - bench.taken_outside - graph_bytes - own_bytes(bench, c, max_length),
-          .host_bytes = o.host_bytes,
-          .host_dtype = c.host_dtype,
-          .copy_blocks = static_cast<int>(c.copy_blocks),
-          .captures = o.captures,
-          .graphs = graphs,
-          .offloads_all = o.offloads_all};
-}
-
-index_t requests_of(const Bench& bench, const Case& c, const std::string& asked) {
-  if (asked != "max" && asked != "best") return std::stoll(asked);
-  constexpr index_t kMost = 512;
-  Case with = c;
-  const auto fits = [&](index_t requests) {
-    with.requests = requests;
-    const auto planner = planner_of(bench, with);
-    return planner && planner->groups_on_host(requests, length_of(bench, with)) >= 0;
-  };
-  index_t most = 0;
-  for (index_t too_many = kMost + 1; most + 1 < too_many;) {
-    const index_t middle = most + (too_many - most) / 2;
-    (fits(middle) ? most : too_many) = middle;
-  }
-  if (asked == "max") return most;
-  index_t best = 0;
-  double rate = 0;
-  for (index_t requests = 1; requests <= most; ++requests) {
-    with.requests = requests;
-    const double predicted = predict(bench, with).tokens_per_s();
-    if (predicted > rate) best = requests;
-    rate = std::max(rate, predicted);
-  }
-  return best;
-}
-
-Record measure(const Bench& bench, const Case& c) {
-  Record record;
-  record.asked = c;
+void measure(const Bench& bench, Case c, const std::function<void(Record)>& done) {
+  std::vector<double> scales = bench.options.miss_scales;
+  if (c.is_dense) scales = {c.miss_scale};
+  std::size_t next = 0;
   try {
-    record.predicted = predict(bench, c);
-    Run run(bench, c, record);
+    Run run(bench, c);
     run.fill();
-    run.decode();
-    run.profile();
-    run.note_memory();
+    for (; next < scales.size(); ++next) done(run.record(scales[next]));
   } catch (const Error& error) {
+    c.miss_scale = scales[next];
+    Record record;
+    record.asked = c;
+    record.predicted = predict(bench, c);
     record.error = error.what();
+    done(std::move(record));
   }
-  return record;
 }
 
 }  // namespace spectx::bench

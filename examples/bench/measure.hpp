@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "bench/options.hpp"
@@ -24,6 +25,10 @@ struct Bench {
   index_t taken_outside = 0;  // of it, by the context, and by modules and page tables to come
 };
 
+/// Tokens of a request at the end of a case: its context, and the steps with each miss rate.
+index_t length_of(const Bench& bench, const Case& c);
+/// The step of a case by bytes and measured rates; requests 0 if it does not fit.
+StepPrediction predict(const Bench& bench, const Case& c);
 /// What an engine for requests of up to `max_length` tokens is built with.
 EngineConfig engine_config(const Bench& bench, const Case& c, index_t max_length);
 /// Of the device, by the benchmark itself.
@@ -37,7 +42,8 @@ std::optional<ReplayShape> scaled_replay_shape(const Bench& bench, const Case& c
 /// The number of requests that `asked` stands for; 0 if not even one fits.
 index_t requests_of(const Bench& bench, const Case& c, const std::string& asked);
 
-/// Runs one configuration. What stops it is in the record.
-Record measure(const Bench& bench, const Case& c);
+/// Runs one configuration with each of the miss rates: one record each. What stops it is in the
+/// last one.
+void measure(const Bench& bench, Case c, const std::function<void(Record)>& done);
 
 }  // namespace spectx::bench

@@ -16,7 +16,7 @@ using support::UsageError;
 constexpr index_t kMostTokens = index_t{1} << 24;
 constexpr index_t kMostRequests = 99'999;
 
-constexpr std::array<Flag, 43> kFlags = {{
+constexpr std::array<Flag, 44> kFlags = {{
     {"--model", "NAME", "a shape with random weights, a config.json or a .gguf file"},
     {"--context", "N,N..", "tokens of every request before the first step (default 4096)"},
     {"--run", "IN,OUT", "requests have IN tokens, then all grow together by OUT"},
@@ -52,13 +52,15 @@ constexpr std::array<Flag, 43> kFlags = {{
     {"--repeats", "N", "default 3"},
     {"--profile", "N", "steps with stamps between their parts (default 4)"},
     {"--copy-blocks", "N,N..", "grid of the gather of misses (default 0: the library's choice)"},
-    {"--seconds", "S", "begin no configuration later than that; cut off a run that takes longer"},
+    {"--seconds", "S", "begin no case later than that; cut off a run that takes longer"},
     {"--commit", "TEXT", "that is measured, for the record"},
     {"--json", "FILE", "write every figure there"},
     {"--csv", "FILE", "write the figures of each configuration there, or every sample"},
     {"--plot", "FILE", "write an SVG of the samples there"},
     {"--spans", "FILE", "write a trace of the steps that count there, for ui.perfetto.dev"},
     {"--quick", "", "8 steps after 4, once"},
+    {"--next", "",
+     "more cases, in the same memory: the flags so far but for the files, and what follows"},
     {"--help", "", "this text"},
     {"-h", "", ""},
 }};
@@ -130,10 +132,37 @@ void read_visits(const Args& args, Options& o) {
   o.arrivals.seed = static_cast<std::uint64_t>(args.count("--seed", 1));
 }
 
-}  // namespace
+using Words = std::vector<const char*>;
 
-Options read_options(int argc, const char* const* argv) {
-  const Args args(argc, argv, kFlags);
+std::string_view name_of(const char* word) {
+  const std::string_view text = word;
+  return text.substr(0, text.find('='));
+}
+
+/// The words of a set of cases: those of the first one whose flags are not given anew.
+Words words_of(const Words& first, const Words& own) {
+  const auto is_given = [&](std::string_view name) {
+    return std::any_of(own.begin(), own.end(), [&](auto w) { return name_of(w) == name; });
+  };
+  Words all;
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    const std::string_view name = name_of(first[i]);
+    const auto flag =
+        std::find_if(kFlags.begin(), kFlags.end(), [&](const Flag& f) { return f.name == name; });
+    const bool has_value =
+        flag != kFlags.end() && !flag->value.empty() && name == first[i] && i + 1 < first.size();
+    const bool is_file = name == "--json" || name == "--csv" || name == "--plot";
+    if (!is_file && !is_given(name)) {
+      all.push_back(first[i]);
+      if (has_value) all.push_back(first[i + 1]);
+    }
+    i += has_value ? 1 : 0;
+  }
+  all.insert(all.end(), own.begin(), own.end());
+  return all;
+}
+
+Options read_set(const Args& args) {
   Options o;
   o.wants_help = args.has("--help") || args.has("-h");
   if (o.wants_help) return o;
@@ -168,6 +197,33 @@ Options read_options(int argc, const char* const* argv) {
     throw UsageError("--spans is for steps at given contexts, not for --run and --arrivals");
   }
   return o;
+}
+
+}  // namespace
+
+std::vector<Options> read_options(int argc, const char* const* argv) {
+  std::vector<Words> sets(1);
+  for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]) == "--next") {
+      sets.emplace_back();
+    } else {
+      sets.back().push_back(argv[i]);
+    }
+  }
+  std::vector<Options> all;
+  for (const Words& own : sets) {
+    Words words = all.empty() ? own : words_of(sets[0], own);
+    for (const char* word : all.empty() ? Words{} : own) {
+      for (const std::string_view shared :
+           {"--model", "--dtype", "--backend", "--threads", "--trace", "--spans"}) {
+        if (name_of(word) == shared)
+          throw UsageError("--next: " + std::string(shared) + " is for all");
+      }
+    }
+    words.insert(words.begin(), argv[0]);
+    all.push_back(read_set(Args(static_cast<int>(words.size()), words.data(), kFlags)));
+  }
+  return all;
 }
 
 std::string help_text() {

@@ -9,7 +9,7 @@
 
 namespace spectx::bench {
 
-/// The command line of spectx-bench.
+/// A set of cases on the command line of spectx-bench.
 struct Options {
   bool wants_help = false;
   std::string model = "smollm2-135m";
@@ -34,7 +34,7 @@ struct Options {
   bool prefills = false;
   bool captures = false;      // steps as CUDA graphs
   bool offloads_all = false;  // every layer to the host, whatever the planner says
-  double seconds = 0;         // no new case is begun after that; 0: no limit
+  double seconds = 0;         // of this set; no new case is begun then; 0: no limit
   bool is_run = false;        // --run: `arrivals` has its prompt and output
   Arrivals arrivals;          // --arrivals, if its count is positive
   index_t sample_steps = 64;  // of a stretch of either
@@ -48,8 +48,8 @@ struct Options {
   bool has_visits() const { return is_run || arrivals.count > 0; }
 };
 
-/// Throws support::UsageError.
-Options read_options(int argc, const char* const* argv);
+/// One set, and one more for each --next. Throws support::UsageError.
+std::vector<Options> read_options(int argc, const char* const* argv);
 std::string help_text();
 
 }  // namespace spectx::bench

@@ -8,9 +8,9 @@
 
 namespace spectx::bench {
 
-/// Keeps what is given back for the next who asks for as much: pinning 100 GB takes a minute, and a
-/// program runs many configurations. Gives it up where more than `limit` would be held, or nothing
-/// else is left. Thread-safe.
+/// Keeps what is given back for the next who asks for as much or a little less: pinning 100 GB
+/// takes a minute, and a program runs many configurations. Gives it up where more than `limit`
+/// would be held, or nothing else is left. Thread-safe.
 class RecycledMemory final : public MemoryResource {
  public:
   RecycledMemory(MemoryResource& memory, index_t limit) noexcept : memory_(memory), limit_(limit) {}
@@ -19,8 +19,10 @@ class RecycledMemory final : public MemoryResource {
 
   void* allocate(index_t bytes, index_t alignment = 256) override {
     const std::lock_guard lock(mutex_);
-    if (const auto found = free_.find(bytes); found != free_.end()) {
+    const auto found = free_.lower_bound(bytes);
+    if (found != free_.end() && found->first <= bytes + bytes / kMostWaste) {
       void* const memory = found->second;
+      taken_.emplace(memory, found->first);
       free_.erase(found);
       return memory;
     }
@@ -35,6 +37,10 @@ class RecycledMemory final : public MemoryResource {
   }
   void deallocate(void* memory, index_t bytes) noexcept override {
     const std::lock_guard lock(mutex_);
+    if (const auto larger = taken_.find(memory); larger != taken_.end()) {
+      bytes = larger->second;
+      taken_.erase(larger);
+    }
     try {
       free_.emplace(bytes, memory);
     } catch (const std::bad_alloc&) {
@@ -44,6 +50,8 @@ class RecycledMemory final : public MemoryResource {
   bool is_slow() const noexcept override { return memory_.is_slow(); }
 
  private:
+  static constexpr index_t kMostWaste = 16;  // a part of what is asked
+
   void* take(index_t bytes, index_t alignment) {
     void* const memory = memory_.allocate(bytes, alignment);
     held_ += bytes;
@@ -63,6 +71,7 @@ class RecycledMemory final : public MemoryResource {
   index_t limit_;
   index_t held_ = 0;
   std::multimap<index_t, void*> free_;
+  std::map<void*, index_t> taken_;  // recycled ones, with the size that they have
 };
 
 }  // namespace spectx::bench

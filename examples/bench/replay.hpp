@@ -22,6 +22,8 @@ class Replay final : public SelectionSource {
   static index_t bytes(const ReplayShape& shape, index_t max_requests) {
     return max_requests * shape.kv_heads * shape.selection.budget * 4;
   }
+  /// Another share of random rows, from the next step on.
+  void scale(double random_share) { shape_.random_share = random_share; }
   void stage(const Batch& batch, StreamView stream) override;
   void write(const Batch& batch, const Selection& selection, StreamView stream) override;
 
