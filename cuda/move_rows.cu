@@ -11,8 +11,8 @@ namespace {
 constexpr int kBlockThreads = 256;
 constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
 constexpr index_t kLinkBlocks = 32;  // fill the link, for a prompt's step that waits
-constexpr index_t kTierBlocks = 8;  // of a group that changes tier beside steps: they need the rest
-constexpr index_t kTierBlocksConverted = 16;  // to and from a smaller type
+constexpr index_t kTierBlocks = 2;  // of a group that changes tier: the steps beside need the link
+constexpr index_t kTierBlocksConverted = 4;  // to and from a smaller type
 constexpr index_t kBlocksPerMultiprocessor = 8;
 
 struct Params {

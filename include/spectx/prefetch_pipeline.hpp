@@ -7,8 +7,8 @@
 namespace spectx {
 
 struct PipelineConfig {
-  /// Grid of the gather kernel: more blocks slow the matrix products beside them. 0: 4 of them, or
-  /// 8 for a host tier of a smaller type.
+  /// Grid of the gather kernel: more blocks slow the matrix products beside them. 0: 8 of them. A
+  /// quarter of them bring what a request is warmed with, beside the steps of others.
   int copy_blocks = 0;
 };
 
@@ -97,7 +97,8 @@ class PrefetchPipeline {
   void start_transfers(StreamView stream);
   void update_slots(const Batch& batch, const Selection& selection, const StepLists& lists,
                     StreamView stream);
-  void gather(const Batch& batch, const StepLists& lists, index_t group, StreamView stream);
+  void gather(const Batch& batch, const StepLists& lists, index_t group, int blocks,
+              StreamView stream);
   void gather(index_t group);
   void point_lists();
   void write_through(StreamView stream);

@@ -85,13 +85,13 @@ inline void KVPool::reserve(StreamView stream) {
 }
 
 /// If a batch would not find its `pages`, groups leave now whose move is under way or waits for the
-/// host tier to grow. The pages of one group's slots are kept while a move waits for the host tier:
-/// without them none could ever leave. Whether they left.
+/// host tier to grow. The pages of one group's slots are kept while there are such moves: without
+/// them no other could ever leave. Whether they left.
 inline bool KVPool::let_groups_leave(index_t pages, StreamView stream) {
   const auto end = requests_.end();
   const auto waits = [&](const Request& r) { return r.leaving_to >= 0 && !is_warming(r); };
   auto waiting = std::find_if(requests_.begin(), end, waits);
-  const index_t kept = waiting == end ? 0 : layout_.slot_pages;
+  const index_t kept = waiting == end && !mover_.is_any_leaving() ? 0 : layout_.slot_pages;
   if (pages + kept <= book_.arena.free_pages()) return false;
   for (; !mover_.is_any_leaving() && waiting != end; waiting = std::find_if(waiting, end, waits)) {
     const RequestId request = id(static_cast<std::size_t>(waiting - requests_.begin()));

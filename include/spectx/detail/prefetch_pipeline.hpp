@@ -20,7 +20,7 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
       lists_memory_(backend.memories().device, pool.layout().step_list_bytes()),
       meter_(backend, pool) {
   expects(config.copy_blocks >= 0, "PrefetchPipeline: copy_blocks must not be negative");
-  if (config.copy_blocks == 0) config_.copy_blocks = pool.layout().run.is_lossy ? 8 : 4;
+  if (config.copy_blocks == 0) config_.copy_blocks = 8;
   point_lists();
   if (!pool.plan().has_host_tier()) return;
   const PoolLayout& layout = pool.layout();
@@ -102,19 +102,16 @@ inline void PrefetchPipeline::update_slots(const Batch& batch, const Selection& 
 
 /// The same, of one group, into its slots.
 inline void PrefetchPipeline::gather(const Batch& batch, const StepLists& lists, index_t group,
-                                     StreamView stream) {
-  backend_.gather_rows({.batch = &batch,
-                        .lists = lists,
-                        .pool = pool_.view(),
-                        .group = group,
-                        .max_blocks = config_.copy_blocks},
-                       stream);
+                                     int blocks, StreamView stream) {
+  backend_.gather_rows(
+      {.batch = &batch, .lists = lists, .pool = pool_.view(), .group = group, .max_blocks = blocks},
+      stream);
 }
 
 inline void PrefetchPipeline::gather(index_t group) {
   const TraceSpan span(backend_.trace(), "PrefetchPipeline::gather", TraceLane::copy);
   meter_.begin_transfer(group, copy_stream_);
-  gather(batch_, lists_, group, copy_stream_);
+  gather(batch_, lists_, group, config_.copy_blocks, copy_stream_);
   meter_.end_transfer(group, copy_stream_);
   backend_.record(group_events_[static_cast<std::size_t>(group)], copy_stream_);
 }

@@ -32,7 +32,7 @@ inline void PrefetchPipeline::warm(const Batch& batch, const Selection& selectio
   update_slots(own, selection, warm_lists_, stream);
   order(warm_stream_, stream);
   for (index_t g = first_offloaded(own); g < pool_.layout().groups; ++g) {
-    gather(own, warm_lists_, g, warm_stream_);
+    gather(own, warm_lists_, g, std::max(1, config_.copy_blocks / 4), warm_stream_);
   }
   for (const ScheduledItem& item : own.items) {
     if (!item.selects || pool_.is_resident(item.request)) continue;
