@@ -101,6 +101,7 @@ RequestId Engine::open(index_t context, index_t final_length, bool computes) {
   const RequestId request = reserve(final_length);
   for (index_t done = 0; done < context;) {
     const index_t count = std::min(config_.chunk_rows, context - done);
+    settle();  // rows come faster than in a prompt, and groups leave no faster
     add_chunk(request, count, computes);
     done += count;
     synchronize();  // the host must not run ahead of the device without bound

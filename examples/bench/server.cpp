@@ -118,6 +118,7 @@ bool Server::add_prompt() {
                                   [](const Guest& g) { return g.phase == Phase::prompt; });
   if (guest == guests_.end()) return false;
   const index_t count = std::min(bench_.options.chunk_rows, guest->visit.prompt - guest->tokens);
+  if (!has_started_) engine_.settle();  // no step would wait
   engine_.add_chunk(guest->id, count, bench_.options.prefills);
   guest->tokens += count;
   timeline_.prompt_tokens += count;
