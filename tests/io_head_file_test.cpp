@@ -112,6 +112,17 @@ TEST_CASE("Metadata that are missing or malformed are named") {
   }
 }
 
+TEST_CASE("How query heads combine is what the file says, else their maximum") {
+  const auto backend = make_backend({.threads = 1});
+  const auto with = [](const std::string& how) {
+    return TinyHead{.more_metadata = R"(,"group_reduce":")" + how + '"'}.safetensors();
+  };
+  REQUIRE(load(*backend, TinyHead{}.safetensors()).weights.reduce == GroupReduce::max);
+  REQUIRE(load(*backend, with("max")).weights.reduce == GroupReduce::max);
+  REQUIRE(load(*backend, with("mean")).weights.reduce == GroupReduce::mean);
+  REQUIRE(refusal(with("sum")).find("group_reduce must be max or mean") != std::string::npos);
+}
+
 TEST_CASE("A missing tensor is named") {
   const std::string good = TinyHead{}.safetensors();
   REQUIRE(refusal(replaced(good, "fc.weight", "fd.weight")).find("fc.weight is missing") !=

@@ -14,6 +14,10 @@ std::vector<HeadSetup> setups() {
   return {
       {.name = "GQA, three features"},
       {.name = "mean", .config = {.reduce = GroupReduce::mean}},
+      {.name = "mean, as trained", .trained_for = GroupReduce::mean},
+      {.name = "maximum, not as trained",
+       .config = {.reduce = GroupReduce::max},
+       .trained_for = GroupReduce::mean},
       {.name = "without coverage", .config = {.measures_coverage = false}},
       {.name = "batch level", .config = {.level = SelectionLevel::batch}},
       {.name = "batch level, mean, MHA",

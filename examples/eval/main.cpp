@@ -47,7 +47,11 @@ std::optional<support::AtomicFile> output(const std::string& path) {
 }
 
 Program::Program(const Options& options)
-    : report_{.options = options, .backend = "", .device = "", .lengths = {}},
+    : report_{.options = options,
+              .backend = "",
+              .device = "",
+              .reduce = GroupReduce::max,
+              .lengths = {}},
       json_file_(output(options.json)),
       csv_file_(output(options.csv)),
       plots_file_(output(options.plots)),
@@ -103,6 +107,7 @@ void Program::load() {
       std::fprintf(stderr, "%s: %s\n", options().head.c_str(), note.c_str());
     }
   });
+  report_.reduce = workers_.front()->reduce();
 }
 
 /// The files are written anew after every text: a run that is interrupted leaves what it has.

@@ -35,7 +35,7 @@ constexpr std::array<Flag, 27> kFlags = {{
      "sets), pages (bounds of 16 keys, as Quest), recent, random (default: all)"},
     {"--sinks", "N", "first tokens that are always selected (default 4)"},
     {"--window", "N", "last tokens that are always selected (default 64)"},
-    {"--group", "HOW", "max (default) or mean over the query heads of a KV head"},
+    {"--group", "HOW", "max or mean over the query heads of a KV head (default: the head's)"},
     {"--level", "LEVEL", "head (default): every KV head has a selection; batch: one for all"},
     {"--min-coverage", "X",
      "measure the guard too: a step takes more rows until the head's own\n"
@@ -107,8 +107,10 @@ Options read_options(int argc, const char* const* argv) {
   o.needles = args.count("--needles", o.needles, 0, kMostNeedles);
   o.sinks = args.count("--sinks", o.sinks, 0, kMostTokens);
   o.window = args.count("--window", o.window, 1, kMostTokens);
-  o.reduce = args.choice("--group", "max", {"max", "mean"}) == "max" ? GroupReduce::max
-                                                                     : GroupReduce::mean;
+  if (args.has("--group")) {
+    o.reduce =
+        args.choice("--group", "", {"max", "mean"}) == "max" ? GroupReduce::max : GroupReduce::mean;
+  }
   o.level = args.choice("--level", "head", {"head", "batch"}) == "head" ? SelectionLevel::head
                                                                         : SelectionLevel::batch;
   o.min_coverage = static_cast<float>(args.number("--min-coverage", 0, 0, 1));

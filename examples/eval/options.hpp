@@ -26,7 +26,7 @@ struct Options {
   index_t needles = 5;  // a text; 0: none
   index_t sinks = 4;
   index_t window = 64;
-  GroupReduce reduce = GroupReduce::max;
+  std::optional<GroupReduce> reduce;  // empty: the head's
   SelectionLevel level = SelectionLevel::head;
   float min_coverage = 0;  // 0: no guard
   index_t max_budget = 0;  // of the guard

@@ -15,6 +15,7 @@ struct Report {
   Options options;
   std::string backend;  // "cpu" or "cuda"
   std::string device;
+  GroupReduce reduce = GroupReduce::max;  // that was used
   std::vector<LengthFigures> lengths;
 };
 

@@ -16,7 +16,7 @@ Json options_json(const Report& report) {
           {"positions", o.positions},
           {"sinks", o.sinks},
           {"window", o.window},
-          {"group", o.reduce == GroupReduce::max ? "max" : "mean"},
+          {"group", report.reduce == GroupReduce::max ? "max" : "mean"},
           {"level", o.level == SelectionLevel::head ? "head" : "batch"},
           {"min_coverage", o.min_coverage},
           {"max_budget", o.max_budget},

@@ -24,6 +24,8 @@ class Worker {
          const llama::Tokenizer& tokenizer);
 
   const support::ChosenBackend& chosen() const noexcept { return chosen_; }
+  /// How query heads combine: as asked, else as the head's file says. After load().
+  GroupReduce reduce() const { return options_.reduce.value_or(head_->weights.reduce); }
   /// Brings model and head to the device; `memory` is what it may use of it, in bytes. Returns what
   /// there is to say of the head's file.
   std::vector<std::string> load(index_t memory);

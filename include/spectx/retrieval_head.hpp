@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "spectx/backend.hpp"
@@ -33,14 +34,16 @@ struct HeadWeights {
   Rope rope;
   std::vector<float> rope_divisors{};  // [k_dim / 2] of rope's frequencies; empty: none
   float norm_eps = 1e-5F;
+  GroupReduce reduce = GroupReduce::max;  // what it was trained for
 };
 
 /// What shares a selection: every KV head has its own, or all KV heads of a request have one.
 enum class SelectionLevel : std::uint8_t { head, batch };
 
 struct HeadConfig {
-  /// Over the query heads of a KV head, then, at batch level, over the KV heads.
-  GroupReduce reduce = GroupReduce::max;
+  /// Over the query heads of a KV head, then, at batch level, over the KV heads; empty: the
+  /// weights'
+  std::optional<GroupReduce> reduce{};
   SelectionLevel level = SelectionLevel::head;
   bool measures_coverage = true;  // false: only where a guard needs it; else it is empty
   /// [kv_heads of the target] the head's KV head that serves each; empty: spread evenly
@@ -93,6 +96,7 @@ class RetrievalHead {
   }
   const HeadWeights& weights() const noexcept { return weights_; }
   const SelectionConfig& rule() const noexcept { return rule_; }
+  GroupReduce reduce() const noexcept { return config_.reduce.value_or(weights_.reduce); }
   /// Device bytes of this head, its weights and keys excluded.
   index_t device_bytes() const noexcept { return memory_.bytes(); }
 

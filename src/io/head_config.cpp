@@ -126,6 +126,16 @@ void override_theta(const Safetensors& file, HeadSpec& spec) {
   spec.rope.theta = fields.positive("rope_theta").value_or(spec.rope.theta);
 }
 
+/// "group_reduce": how the scores of a KV head's query heads are to become one.
+void read_reduce(const Safetensors& file, HeadSpec& spec) {
+  const auto entry = file.metadata().find("group_reduce");
+  if (entry == file.metadata().end()) return;
+  if (entry->second != "max" && entry->second != "mean") {
+    fail(file.path(), "metadata", "group_reduce must be max or mean");
+  }
+  spec.reduce = entry->second == "mean" ? GroupReduce::mean : GroupReduce::max;
+}
+
 }  // namespace
 
 HeadSpec parse_head_config(std::string_view text, std::string_view file) {
@@ -143,6 +153,7 @@ std::optional<HeadSpec> head_spec_of(const Safetensors& file) {
                       ? read_own(file)
                       : parse_head_config(config->second, file.path() + ": config");
   spec.prefers_own_embeddings = true;
+  read_reduce(file, spec);
   if (config != metadata.end()) override_theta(file, spec);
   if (layers == metadata.end()) return spec;
   JsonFields fields(nlohmann::json::object(), printable(file.path()) + ": metadata");

@@ -22,6 +22,7 @@ class Fitter {
   Fitter(const HeadTensors& file, const ModelShape& target, const HeadOptions& options)
       : file_(file), spec_(file.spec()), names_(file.names()), target_(target), options_(options) {
     fit_.notes = spec_.notes;
+    fit_.weights.reduce = spec_.reduce;
   }
 
   HeadFit fit(TensorView embeddings) {

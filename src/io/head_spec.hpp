@@ -9,6 +9,7 @@
 #include "spectx/io/gguf.hpp"
 #include "spectx/io/safetensors.hpp"
 #include "spectx/model_shape.hpp"
+#include "spectx/selection_args.hpp"
 
 namespace spectx::io {
 
@@ -25,6 +26,7 @@ struct HeadSpec {
   Rope rope{};
   std::vector<float> rope_divisors{};
   float norm_eps = 1e-6F;
+  GroupReduce reduce = GroupReduce::max;
   // Whether tensors that only some heads have are there; empty: the file's tensors decide.
   std::optional<bool> has_joint_norm{}, has_each_norm{}, has_fc_bias{}, has_qk_biases{};
   bool has_sizes_of_tensors = false;  // sizes that differ from the tensors' are an error

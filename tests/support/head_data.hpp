@@ -17,6 +17,7 @@ struct HeadSetup {
   HeadShape head{.query_heads = 4, .kv_heads = 2, .k_dim = 16};
   std::vector<index_t> feature_layers{0, 2, 3};
   HeadConfig config{};
+  GroupReduce trained_for = GroupReduce::max;
   Rope rope{};
   DType dtype = DType::f32;  // of the keys
   DType weights = DType::f32;
@@ -33,6 +34,7 @@ class HeadData {
   HeadData(Backend& backend, const HeadSetup& setup, unsigned seed) : random_(seed) {
     numbers.shape = weights.shape = setup.head;
     numbers.rope = weights.rope = setup.rope;
+    numbers.reduce = weights.reduce = setup.trained_for;
     numbers.compute = backend.compute_dtype(setup.weights);
     weights.feature_layers = setup.feature_layers;
     const auto matrix = [&](std::vector<float>& to, index_t rows, index_t cols, float scale) {

@@ -20,6 +20,7 @@ struct HeadNumbers {
   index_t normed_width = 0;  // of the hidden states that feature_norm takes together
   Rope rope;
   float norm_eps = 1e-5F;
+  GroupReduce reduce = GroupReduce::max;
   DType compute = DType::f32;  // of the activations
 };
 
@@ -30,7 +31,7 @@ class HeadReference {
   /// `config` with the KV head that serves each.
   HeadReference(const HeadNumbers& numbers, const HeadConfig& config)
       : n_(&numbers),
-        reduce_(config.reduce),
+        reduce_(config.reduce.value_or(numbers.reduce)),
         level_(config.level),
         map_(config.head_of_kv_head),
         rope_(rope_frequencies(numbers.rope, numbers.shape.k_dim)) {}

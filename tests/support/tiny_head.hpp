@@ -17,6 +17,7 @@ struct TinyHead {
   index_t kv_heads = 2;
   index_t dim = 8;
   std::string feature_layers = "[0, 1]";
+  std::string more_metadata{};  // ,"key":"value"
 
   std::string safetensors() const;
 };
@@ -27,7 +28,7 @@ inline std::string TinyHead::safetensors() const {
                        R"(","num_attention_heads":")" + std::to_string(query_heads) +
                        R"(","num_key_value_heads":")" + std::to_string(kv_heads) +
                        R"(","head_dim":")" + std::to_string(dim) +
-                       R"(","rope_theta":"10000","rms_norm_eps":"1e-05"})";
+                       R"(","rope_theta":"10000","rms_norm_eps":"1e-05")" + more_metadata + "}";
   std::string data;
   const auto add = [&](const std::string& name, index_t rows, index_t cols) {
     header += ",\"" + name + R"(":{"dtype":"F32","shape":[)" +

@@ -66,13 +66,13 @@ inline const Selection& RetrievalHead::select(const Batch& batch, StreamView str
     backend_.score({.q = queries,
                     .keys = pool_.key_view(),
                     .batch = &batch,
-                    .reduce = config_.reduce,
+                    .reduce = reduce(),
                     .scale = scale_,
                     .log_sum = log_sum_,
                     .scores = scores_},
                    stream);
     if (config_.level == SelectionLevel::batch) {
-      backend_.join_heads({.scores = scores_, .batch = &batch, .reduce = config_.reduce}, stream);
+      backend_.join_heads({.scores = scores_, .batch = &batch, .reduce = reduce()}, stream);
     }
     choose(batch, queries, stream);
     backend_.copy(host_memory_.data(), nan_flag_, sizeof(std::int32_t), stream);
