@@ -27,6 +27,13 @@ def main(arguments=None):
     except UserError as error:
         print(f"spectx-train-head: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before or after the training
+        print(
+            "spectx-train-head: interrupted: the same command with --resume goes on from "
+            "HEAD.safetensors.ckpt, if the training had begun",
+            file=sys.stderr,
+        )
+        return 130
     except torch.cuda.OutOfMemoryError:
         print(
             "spectx-train-head: error: the GPU ran out of memory while the target was loaded or "
@@ -64,11 +71,12 @@ def run(args):
         args.minutes, args.seed,
     )
     students = [Student(s, target, args.seed) for s in settings]
-    trainer = Trainer(target, students, corpus, schedule, args.out + ".ckpt")
+    trainer = Trainer(target, students, corpus, schedule, args.out + ".ckpt", args.compile)
     if args.resume:
         trainer.resume()
     say(f"ready after {time.monotonic() - begun:.0f} s")
     trainer.run()
+    trainer.save()  # should the report be interrupted
     memory = gpu_memory(device)
     if memory is not None:
         say(f"most GPU memory in use while training: {memory / 2**30:.2f} GiB")
@@ -111,9 +119,10 @@ def finish(args, target, trainer, held_out, memory):
     yarn = Yarn(args.yarn, max(args.lengths)) if args.yarn > 1 else None
     heads = {s.settings.name: s.result() for s in trainer.students}
     for path in args.also_measure:
-        shape, weights, _ = load_head(path)
+        shape, weights, known = load_head(path)
         other = Head(shape).to(target.device).requires_grad_(False)
         other.load_state_dict(weights)
+        other.reduce = known.get("group_reduce", "max")
         heads[os.path.basename(path)] = other
     for head in heads.values():
         head.yarn = yarn
@@ -129,7 +138,9 @@ def finish(args, target, trainer, held_out, memory):
         name = student.settings.name
         path = f"{base}.{name}.safetensors" if args.variant else args.out
         facts = metadata(args, target, trainer, student.settings, reports)
-        save_head(path, student.head.shape, heads[name].state_dict(), facts, yarn)
+        save_head(
+            path, student.head.shape, heads[name].state_dict(), facts, yarn, heads[name].reduce
+        )
         say(f"wrote {path}")
     names = [student.settings.name for student in trainer.students]
     whole = {"steps": trainer.step, "seconds": round(trainer.seconds, 1), "training_gpu_bytes": memory,

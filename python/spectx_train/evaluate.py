@@ -64,7 +64,7 @@ class Report:
             for key, layers in zip(masks, torch.stack(meter.layers, 1).cpu()):
                 recalls[key].append(layers)
             for key, mask in masks.items():
-                if key[1] == "max" or key[1] is None:
+                if key[1] is None or key[1] == self.heads[key[0]].reduce:
                     losses[key].append(self.loss(tokens, mask) - full_loss)
         rows = []
         for (name, how, budget), layers in recalls.items():

@@ -85,6 +85,7 @@ class Head(nn.Module):
         self.midlayer.self_attn.q_proj = nn.Linear(2 * h, shape.query_heads * shape.head_dim, bias=False)
         self.midlayer.self_attn.k_proj = nn.Linear(2 * h, shape.kv_heads * shape.head_dim, bias=False)
         self.yarn = None
+        self.reduce = "max"  # how the scores of a KV head's query heads become one
 
     def initialise(self, generator):
         for weight in self.parameters():
@@ -150,8 +151,8 @@ def replace_file(path, write):
             os.remove(temporary)
 
 
-def save_head(path, shape, weights, metadata, yarn=None):
-    """float16; metadata values are text or become JSON."""
+def save_head(path, shape, weights, metadata, yarn=None, reduce="max"):
+    """float16; `reduce` is how query heads are to combine; metadata values are text or become JSON."""
     entries = {
         "architecture": "eagle3-qk",
         "format": "pt",
@@ -161,6 +162,7 @@ def save_head(path, shape, weights, metadata, yarn=None):
         "head_dim": shape.head_dim,
         "rope_theta": f"{shape.rope_theta:g}",
         "rms_norm_eps": f"{shape.rms_norm_eps:g}",
+        "group_reduce": reduce,
     }
     if yarn is not None:
         entries["rope_scaling"] = {

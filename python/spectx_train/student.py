@@ -135,4 +135,5 @@ class Student:
         head = Head(self.head.shape).to(weights[0].device)
         names = [name for name, _ in self.head.named_parameters()]
         head.load_state_dict({n: w.detach().half().float() for n, w in zip(names, weights)})
+        head.reduce = self.settings.objective.reduce
         return head.requires_grad_(False)

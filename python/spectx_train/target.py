@@ -26,6 +26,7 @@ class WatchedAttention:
         self.observer = None
         self.selection = None
 
+    @torch.compiler.disable  # the observer is no part of a compiled layer
     def __call__(self, module, query, key, value, attention_mask, scaling=None, **kwargs):
         for name in ("softcap", "s_aux"):
             if kwargs.get(name) is not None:
@@ -110,6 +111,17 @@ class Target:
         """The residual streams that EAGLE-3 taps, as layers after which they are read."""
         n = self.num_layers
         return tuple(sorted({min(1, n - 2), n // 2 - 1, max(n - 4, 0)}))
+
+    @contextlib.contextmanager
+    def compiled(self):
+        """Within it the layers run as torch.compile makes them: seconds once, then faster."""
+        for layer in self.decoder_layers:
+            layer.forward = torch.compile(layer.forward)
+        try:
+            yield
+        finally:
+            for layer in self.decoder_layers:
+                del layer.forward
 
     def embed(self, tokens):
         return torch.nn.functional.embedding(tokens, self.model.get_input_embeddings().weight)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The target's attention of sampled queries, reduced over heads and layers as it streams past."""
 
+import functools
 import math
 
 import torch
@@ -20,11 +21,44 @@ KINDS = {
 }
 
 
+def visible(scores, begin, positions):
+    """Scores of keys begin.. with those after each query's position left out, in place."""
+    column = torch.arange(begin, begin + scores.shape[-1], device=scores.device)
+    return scores.masked_fill_(column > positions[:, None, None, :, None], -math.inf)
+
+
+def log_sums(scores, begin, positions, norms):
+    """[the log of a softmax's denominator over these keys, and the same weighted by `norms`]"""
+    scores = visible(scores, begin, positions)
+    return [s.logsumexp(-1, keepdim=True) for s in weighted(scores, norms)]
+
+
+def weighted(scores, norms):
+    return [scores] if norms is None else [scores, scores + norms]
+
+
+def read_block(scores, begin, positions, norms, totals, wanted):
+    """{what: [batch, KV heads, queries, keys]} of scores [batch, KV heads, group, queries, keys],
+    which it overwrites; `totals` are log_sums over all keys, None where these are all keys."""
+    parts = weighted(visible(scores, begin, positions), norms)
+    if totals is None:
+        parts = [s.softmax(-1) for s in parts]
+    else:
+        parts = [(s - total).exp_() for s, total in zip(parts, totals)]
+    read = {"weight": parts[0].mean(2)}
+    if "peak" in wanted:
+        read["peak"] = parts[0].amax(2)
+    if norms is not None:
+        read["value"] = parts[1].mean(2)
+    return read
+
+
 class Teacher:
     """maps()[kind] is [batch, KV heads, queries, length] in float32; no [length, length] tensor is
     ever made: scores exist for the sampled queries and a block of keys of one layer."""
 
-    def __init__(self, kinds, positions, score_bytes=SCORE_BYTES):
+    def __init__(self, kinds, positions, score_bytes=SCORE_BYTES, read=None):
+        self.read = read or read_block
         self.kinds = sorted(kinds)
         self.positions = positions  # [batch, queries]
         self.score_bytes = score_bytes
@@ -47,28 +81,21 @@ class Teacher:
 
         def scores(begin, end):
             s = q @ key[:, :, begin:end].float().transpose(2, 3)
-            s = s.unflatten(2, (-1, count))  # [batch, KV heads, group, queries, keys]
-            column = torch.arange(begin, end, device=s.device)
-            return s.masked_fill_(column > self.positions[:, None, None, :, None], -math.inf)
+            return s.unflatten(2, (-1, count))  # [batch, KV heads, group, queries, keys]
 
-        def with_norms(s, begin, end):
-            return s + norms[:, :, :, None, begin:end]
+        def norms_of(begin, end):
+            return None if norms is None else norms[:, :, :, None, begin:end]
 
-        kept = [scores(*block) for block in blocks] if len(blocks) == 1 else None
-        total = value_total = None
-        for i, block in enumerate(blocks):
-            s = kept[i] if kept else scores(*block)
-            total = log_add(total, s.logsumexp(-1))
-            if norms is not None:
-                value_total = log_add(value_total, with_norms(s, *block).logsumexp(-1))
-        for i, block in enumerate(blocks):
-            s = kept[i] if kept else scores(*block)
-            weights = (s - total[..., None]).exp_()
-            read = {"weight": weights.mean(2)}
-            if "peak" in wanted:
-                read["peak"] = weights.amax(2)
-            if norms is not None:
-                read["value"] = (with_norms(s, *block) - value_total[..., None]).exp_().mean(2)
+        totals = None
+        if len(blocks) > 1:
+            totals = functools.reduce(
+                lambda sums, new: [torch.logaddexp(a, b) for a, b in zip(sums, new)],
+                (log_sums(scores(*b), b[0], self.positions, norms_of(*b)) for b in blocks),
+            )
+        for block in blocks:
+            read = self.read(
+                scores(*block), block[0], self.positions, norms_of(*block), totals, wanted
+            )
             for kind in self.kinds:
                 source, how = KINDS[kind]
                 self.enter(kind, how, read[source], block, length)
@@ -92,10 +119,6 @@ class Teacher:
             kind: total.sqrt() if KINDS[kind][1] == "square" else total
             for kind, total in self.sums.items()
         }
-
-
-def log_add(a, b):
-    return b if a is None else torch.logaddexp(a, b)
 
 
 def value_norms(module, value, heads):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: one pass of the target, one update of every student, until time is up."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -15,7 +16,7 @@ import torch
 from . import UserError
 from .head import replace_file
 from .student import Batch
-from .teacher import Teacher
+from .teacher import Teacher, read_block
 
 WARM_UP_STEPS = 50
 RECORD_STEPS = 10  # losses are averaged over as many, and read from the device once
@@ -42,11 +43,13 @@ class Schedule:
 
 
 class Trainer:
-    def __init__(self, target, students, corpus, schedule, checkpoint_path):
+    def __init__(self, target, students, corpus, schedule, checkpoint_path, compiles=False):
         self.target, self.students, self.corpus = target, students, corpus
         self.schedule, self.checkpoint_path = schedule, checkpoint_path
         self.step, self.seconds, self.history = 0, 0.0, []
         self.stopped = False
+        self.compiles = compiles
+        self.read = torch.compile(read_block) if compiles else read_block
         self.kinds = set().union(*(s.settings.objective.kinds for s in students))
         self.features = sorted(set().union(*(s.head.shape.feature_layers for s in students)))
 
@@ -66,7 +69,7 @@ class Trainer:
 
     def batch(self):
         tokens, positions = self.sample()
-        teacher = Teacher(self.kinds, positions)
+        teacher = Teacher(self.kinds, positions, read=self.read)
         observer = teacher if self.kinds else None
         hidden, residuals = self.target.run(tokens, self.features, observer)
         maps = teacher.maps() if self.kinds else {}
@@ -76,7 +79,8 @@ class Trainer:
         """Returns when the schedule is done. SIGINT and SIGTERM save a checkpoint and raise."""
         before = {s: signal.signal(s, self.stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self.loop()
+            with self.target.compiled() if self.compiles else contextlib.nullcontext():
+                self.loop()
         except torch.cuda.OutOfMemoryError as error:
             schedule = self.schedule
             raise UserError(
@@ -154,13 +158,21 @@ class Trainer:
         own = self.identity()
         if kept["target"] != own["target"]:
             raise UserError(f"{path} is of a head for another model ({kept['target'][:16]}...)")
-        changed = [name for name in own if kept[name] != own[name]]
+        changed = [name for name in own if name != "students" and kept[name] != own[name]]
+        changed += differences(kept["students"], own["students"])
         if changed:
             raise UserError(f"{path} was made with other settings ({', '.join(changed)})")
         for student, its in zip(self.students, state["students"]):
             student.load_state(its)
         self.step, self.seconds = state["step"], state["seconds"]
         self.history = state["history"]
+
+
+def differences(kept, own):
+    """Names of the settings in which the students of two runs differ."""
+    if kept.keys() != own.keys():
+        return ["--variant"]
+    return sorted({key for name in own for key in own[name] if kept[name].get(key) != own[name][key]})
 
 
 class Progress:

@@ -37,6 +37,10 @@ def test_loss_falls(model_folder, tokens_file, tmp_path, options):
     shape, weights, metadata = load_head(str(out))
     assert shape.query_heads == 6 and shape.kv_heads == 3 and shape.feature_layers == (0, 1)
     assert all(torch.isfinite(weight).all() for weight in weights.values())
+    assert metadata["group_reduce"] == ("max" if "--reduce" in options else "mean")
+    rows = json.loads((tmp_path / "head.json").read_text())["reports"][0]["rows"]
+    measured = {row["group"] for row in rows if row["selection"] == "head" and "loss_increase" in row}
+    assert measured == {metadata["group_reduce"]}  # as it will be read
     assert metadata["steps"] == "150" and len(metadata["target_sha256"]) == 64
     assert not (tmp_path / "head.safetensors.ckpt").exists()
 
@@ -80,6 +84,22 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_an_interrupted_report_costs_no_training(
+    model_folder, tokens_file, tmp_path, monkeypatch, capsys
+):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    arguments = command(model_folder, tokens_file, tmp_path / "head.safetensors", "--steps", "12")
+    with monkeypatch.context() as patched:
+        patched.setattr("spectx_train.evaluate.Report.measure", interrupt)
+        assert main(arguments) == 130
+    assert "--resume" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setattr(Trainer, "batch", interrupt)
+    assert main([*arguments, "--resume"]) == 0  # without another step
+    assert load_head(str(tmp_path / "head.safetensors"))[2]["steps"] == "12"
+
+
 def test_variants_share_the_passes_but_nothing_else(model_folder, tokens_file, tmp_path):
     """A head trained beside another is the one trained alone."""
     alone = command(model_folder, tokens_file, tmp_path / "alone.safetensors", "--steps", "12")
@@ -89,6 +109,15 @@ def test_variants_share_the_passes_but_nothing_else(model_folder, tokens_file, t
     one = load_head(str(tmp_path / "alone.safetensors"))[1]
     other = load_head(str(tmp_path / "both.y.safetensors"))[1]
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_compiled_layers_train_the_same_head(model_folder, tokens_file, tmp_path):
+    plain = command(model_folder, tokens_file, tmp_path / "plain.safetensors", "--steps", "5")
+    fused = command(model_folder, tokens_file, tmp_path / "fused.safetensors", "--steps", "5")
+    assert main(plain) == 0 and main([*fused, "--compile"]) == 0
+    a, b = (load_head(str(tmp_path / f"{name}.safetensors"))[1] for name in ("plain", "fused"))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=5e-3)
 
 
 def test_a_head_without_features_keeps_its_fc_at_zero(model_folder, tokens_file, tmp_path):
