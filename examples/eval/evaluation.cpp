@@ -80,7 +80,7 @@ void Evaluation::ask(const Haystack& haystack, std::size_t needle) {
   NeedleDepth& depth = figures_.depths[needle];
   depth.depth = asked.depth;
   ++depth.hidden;
-  if (!measurement_.full_is_right()) return;
+  if (!measurement_.full_is_right() || measurement_.full_lead() < config_.needle_lead) return;
   ++depth.found;
   for (Row& row : figures_.rows) {
     const TextFigures found = measurement_.replay({row.selector, row.budget}, ignore);

@@ -12,6 +12,7 @@ struct EvaluationConfig {
   MeasurementConfig measurement;
   index_t positions = 128;      // of the last tokens, measured
   index_t needles = 0;          // hidden in each text
+  double needle_lead = 0;       // of full attention, in logits, where one counts
   std::vector<double> buffers;  // slots as multiples of the budget
 };
 

@@ -45,6 +45,14 @@ bool Measurement::full_is_right() const {
   return true;
 }
 
+double Measurement::full_lead() const {
+  double least = std::numeric_limits<double>::infinity();
+  for (index_t step = 0; step < num_steps(); ++step) {
+    least = std::min(least, full_.lead(step, next(step)));
+  }
+  return least;
+}
+
 void Measurement::begin_recording() {
   map_.begin_text();
   full_.clear();

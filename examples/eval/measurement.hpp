@@ -48,6 +48,8 @@ class Measurement {
   double full_loss() const;
   /// Whether every step of the full run found the text's next token the likeliest.
   bool full_is_right() const;
+  /// The least of the steps, in logits.
+  double full_lead() const;
   /// The same steps, each layer reading what was selected.
   TextFigures replay(Key key, const Runner::Progress& progress);
   /// The selections of the full run; null where the budget holds all, and of the guard.

@@ -18,7 +18,7 @@ using support::UsageError;
 constexpr index_t kMostTokens = index_t{1} << 30;
 constexpr std::size_t kNumNamed = kSelectorNames.size() - 1;  // the guard has a flag of its own
 
-constexpr std::array<Flag, 27> kFlags = {{
+constexpr std::array<Flag, 28> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
     {"--head", "PATH", "its retrieval head: a folder, .safetensors or .gguf"},
     {"--head-theta", "T", "RoPE theta of the head, instead of its file's"},
@@ -30,6 +30,9 @@ constexpr std::array<Flag, 27> kFlags = {{
     {"--needles", "N",
      "sentences to hide in each text and ask for, at even depths; one counts\n"
      "where full attention finds it (default 5; 0: none)"},
+    {"--needle-lead", "X",
+     "logits by which full attention has to prefer every token of a needle to\n"
+     "others for it to count (default 0): with less than 0.5, rounding decides"},
     {"--selectors", "NAME[,NAME]",
      "who selects: head, shared (best set for all layers), per-layer (best\n"
      "sets), pages (bounds of 16 keys, as Quest), recent, random (default: all)"},
@@ -105,6 +108,7 @@ Options read_options(int argc, const char* const* argv) {
   o.max_texts = args.count("--max-texts", 0, 1, kMostTokens);
   o.positions = args.count("--positions", o.positions, 1, kMostTokens);
   o.needles = args.count("--needles", o.needles, 0, kMostNeedles);
+  o.needle_lead = args.number("--needle-lead", 0, 0, 100);
   o.sinks = args.count("--sinks", o.sinks, 0, kMostTokens);
   o.window = args.count("--window", o.window, 1, kMostTokens);
   if (args.has("--group")) {

@@ -24,6 +24,7 @@ struct Options {
   index_t max_texts = 0;        // 0: all
   index_t positions = 128;
   index_t needles = 5;  // a text; 0: none
+  double needle_lead = 0;
   index_t sinks = 4;
   index_t window = 64;
   std::optional<GroupReduce> reduce;  // empty: the head's

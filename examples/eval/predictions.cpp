@@ -4,6 +4,7 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace spectx::eval {
 namespace {
@@ -40,6 +41,16 @@ double Predictions::loss(index_t position, std::int32_t next) const {
 }
 
 std::int32_t Predictions::likeliest(index_t position) const { return likeliest_of(row(position)); }
+
+double Predictions::lead(index_t position, std::int32_t next) const {
+  const std::span<const float> logits = row(position);
+  const auto at = static_cast<std::size_t>(next);
+  float other = -std::numeric_limits<float>::infinity();
+  for (const std::span<const float> part : {logits.first(at), logits.subspan(at + 1)}) {
+    for (const float logit : part) other = std::max(other, logit);
+  }
+  return static_cast<double>(logits[at]) - static_cast<double>(other);
+}
 
 Predictions::Difference Predictions::compare(index_t position, std::span<const float> logits,
                                              std::int32_t next) const {

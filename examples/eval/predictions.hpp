@@ -25,6 +25,8 @@ class Predictions {
   Difference compare(index_t position, std::span<const float> logits, std::int32_t next) const;
   double loss(index_t position, std::int32_t next) const;
   std::int32_t likeliest(index_t position) const;
+  /// Logits by which `next` is ahead of every other token; negative where it is not.
+  double lead(index_t position, std::int32_t next) const;
 
  private:
   std::span<const float> row(index_t position) const {

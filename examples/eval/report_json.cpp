@@ -22,6 +22,7 @@ Json options_json(const Report& report) {
           {"max_budget", o.max_budget},
           {"buffers", o.buffers},
           {"needles", o.needles},
+          {"needle_lead", o.needle_lead},
           {"seed", o.seed},
           {"dtype", dtype_name(o.dtype)},
           {"backend", report.backend},

@@ -57,6 +57,7 @@ void Worker::prepare(index_t length) {
   config.measurement.seed = o.seed;
   config.positions = o.positions;
   config.needles = o.needles;
+  config.needle_lead = o.needle_lead;
   config.buffers = o.buffers;
   evaluation_ = std::make_unique<Evaluation>(*runner_, runner_->pool().shape(), config);
   length_ = length;
