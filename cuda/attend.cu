@@ -22,7 +22,6 @@ constexpr int kBlockThreads = 128;
 constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
 constexpr int kTileRanks = kBlockThreads;  // a thread finds one address each
 constexpr int kMostSplits = 64;
-constexpr index_t kMostPartialBytes = index_t{64} << 20;  // of a launch: it takes as many rows
 constexpr int kCombineThreads = 128;
 constexpr index_t kFewRows = 8;  // of an item: more go to the tensor cores where they can
 

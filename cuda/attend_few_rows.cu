@@ -21,7 +21,6 @@ namespace {
 
 using namespace attend;
 
-constexpr index_t kMostPartialBytes = index_t{64} << 20;  // of a launch: it takes as many rows
 constexpr float kLog2E = 1.4426950408889634F;
 template <int kDim>
 constexpr int kBlocks = kDim > 128 ? 2 : 3;  // that share a multiprocessor: of shared memory

@@ -185,7 +185,9 @@ class CudaBackend final : public Backend {
   }
 
   Memories memories() override { return {device_memory_, host_memory_}; }
-  index_t scratch_bytes() const noexcept override { return Scratch::kMostBytes + kZeroBytes; }
+  index_t scratch_bytes(const ScratchShape& shape) const noexcept override {
+    return cu::scratch_bytes(shape);
+  }
   bool has_one_memory() const noexcept override { return false; }
   bool runs_at_call() const noexcept override { return false; }
   DType compute_dtype(DType weights) const noexcept override { return weights; }
@@ -221,9 +223,6 @@ class CudaBackend final : public Backend {
     const Entry entry(*this, name, lane, s);
     launcher(args, entry.launch());
   }
-
-  // Only the host's own stream runs operations that need scratch; it and the pipeline's two count.
-  static constexpr index_t kZeroBytes = 3 * kZeroWords * index_t{sizeof(std::uint32_t)};
 
   static cudaStream_t checked(StreamView s) {
     expects(s.handle != nullptr, "CudaBackend: the legacy stream cannot be used");

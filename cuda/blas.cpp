@@ -6,8 +6,6 @@
 namespace spectx::cu {
 namespace {
 
-constexpr index_t kWorkspaceBytes = index_t{32} << 20;  // what cuBLAS advises for sm_90
-
 void check_blas(cublasStatus_t status,
                 std::source_location where = std::source_location::current()) {
   if (status == CUBLAS_STATUS_SUCCESS) return;

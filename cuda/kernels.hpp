@@ -9,9 +9,6 @@
 // fails, Unsupported for a shape or type that the kernel lacks.
 namespace spectx::cu {
 
-/// Counters of a stream: who counts in them leaves zeros behind.
-inline constexpr index_t kZeroWords = index_t{1} << 20;
-
 /// Shared memory of a block that every device has, sm_86, sm_89 and sm_120 no more.
 inline constexpr index_t kMostSharedBytes = index_t{99} << 10;
 
@@ -22,7 +19,7 @@ struct Launch {
   int multiprocessors;   // of the device
   bool starts_early;     // a kernel may start before the one ahead of it has ended
   bool has_clusters;     // blocks of a kernel may be asked to run side by side
-  std::uint32_t* zeros;  // [kZeroWords] device, of the stream, 0 between launches
+  std::uint32_t* zeros;  // [kZeroWords] device, of the stream: who counts in them leaves zeros
 };
 
 void launch_embed(const EmbedArgs& args, const Launch& on);

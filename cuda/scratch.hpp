@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "spectx/memory.hpp"
+#include "spectx/cuda/scratch.hpp"
 
 namespace spectx::cu {
 
@@ -17,8 +17,6 @@ namespace spectx::cu {
 /// operation was given stays where it is: the graph may be launched at any time.
 class Scratch {
  public:
-  static constexpr index_t kMostBytes = index_t{128} << 20;  // that an operation asks for
-
   Scratch(MemoryResource& memory, cudaStream_t stream) noexcept
       : memory_(&memory), stream_(stream) {}
 
@@ -36,8 +34,6 @@ class Scratch {
   void hand_to(cudaStream_t stream) noexcept { stream_ = stream; }
 
  private:
-  static constexpr index_t kSmallest = index_t{4} << 20;
-
   void grow(index_t bytes, bool is_captured) {
     if (is_in_graph_ || is_captured) {
       kept_.push_back(std::move(buffer_));
@@ -48,7 +44,7 @@ class Scratch {
     is_in_graph_ = false;
     const AllocationInCapture allowed;
     const std::uint64_t size = std::bit_ceil(static_cast<std::uint64_t>(bytes));
-    buffer_ = Buffer(*memory_, std::max(static_cast<index_t>(size), kSmallest));
+    buffer_ = Buffer(*memory_, std::max(static_cast<index_t>(size), kLeastScratchBytes));
   }
 
   MemoryResource* memory_;

@@ -154,7 +154,7 @@ void launch_top_k(const TopKArgs& a, const Launch& on) {
   const index_t list_stride = most_scores + kVecScores + kMostChunks * kThreadScores;
   const index_t row_bytes = list_stride * index_t{sizeof(Candidate)} + kMostChunks * index_t{4};
   const index_t fitting =
-      std::clamp(Scratch::kMostBytes / row_bytes, index_t{1}, kZeroWords / kRowWords);
+      std::clamp(kMostScratchBytes / row_bytes, index_t{1}, kZeroWords / kRowWords);
   const index_t portion = div_up(rows, div_up(rows, fitting));
   constexpr index_t kManyRows = 32;  // chunks of so many would be too short for their lists
   const index_t blocks = on.multiprocessors * (portion < kManyRows ? index_t{2} : index_t{1});

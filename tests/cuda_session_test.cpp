@@ -63,7 +63,7 @@ Decoded decode(Model& m, bool captures, index_t cache_bytes) {
                          {.selection = {.budget = 96, .sinks = 4, .recent_window = 64},
                           .max_length = 800,
                           .chunk_rows = 128,
-                          .device_bytes = m.backend->scratch_bytes() + cache_bytes,
+                          .device_bytes = m.backend->scratch_bytes({}) + cache_bytes,
                           .host_bytes = index_t{256} << 20,
                           .captures = captures});
   std::vector<std::int32_t> prompt;

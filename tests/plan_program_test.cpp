@@ -60,11 +60,12 @@ TEST_CASE("a table and the same as JSON") {
   CHECK(j["device_bytes"]["model"] == 16'060'522'496);  // Llama-3.1-8B's parameters, 2 bytes each
   const json& d = j["device_bytes"];
   std::int64_t sum = 0;
-  for (const char* item : {"model", "head_weights", "head_workspace", "pool_tables", "step_lists",
-                           "staging", "arena"}) {
+  for (const char* item : {"model", "head_weights", "head_workspace", "scratch", "pool_tables",
+                           "step_lists", "staging", "arena"}) {
     sum += d[item].get<std::int64_t>();
   }
   CHECK(sum == d["total"]);
+  CHECK(d["scratch"] > 0);
   CHECK(d["total"] <= d["cap"]);
   CHECK(j["thresholds"]["lengths"].size() == 9);
   CHECK_FALSE(j.contains("predicted_best"));

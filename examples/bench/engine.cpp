@@ -22,7 +22,6 @@ PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaW
   PlannerConfig c;
   c.device_bytes = config.device_bytes;
   c.host_bytes = backend.has_one_memory() || head == nullptr ? 0 : config.host_bytes;
-  c.scratch_bytes = backend.scratch_bytes();
   c.model_bytes = weights.bytes() + llama::LlamaDecoder::bytes(weights.config(), decoder, compute);
   c.has_one_memory = backend.has_one_memory();
   c.force_host_tier = config.offloads_all && c.host_bytes > 0;
@@ -37,6 +36,8 @@ PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaW
     c.head = head->weights.shape;
     c.head_weight_bytes = head->storage.bytes();
   }
+  const ModelShape shape = model_shape(weights.config(), weights.dtype());
+  c.scratch_bytes = backend.scratch_bytes(scratch_shape(shape, c));
   return c;
 }
 

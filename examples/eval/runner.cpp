@@ -12,7 +12,6 @@ PlannerConfig planner_config(const Backend& backend, const llama::LlamaWeights& 
   const DType compute = backend.compute_dtype(weights.dtype());
   PlannerConfig c;
   c.device_bytes = config.device_bytes;
-  c.scratch_bytes = backend.scratch_bytes();
   c.model_bytes = weights.bytes() + llama::LlamaDecoder::bytes(weights.config(), decoder, compute);
   c.head_weight_bytes = head.storage.bytes();
   c.has_one_memory = backend.has_one_memory();
@@ -22,6 +21,8 @@ PlannerConfig planner_config(const Backend& backend, const llama::LlamaWeights& 
   c.max_requests = 1;
   c.max_length = config.max_length;
   c.max_step_rows = config.chunk_rows;
+  const ModelShape shape = llama::model_shape(weights.config(), weights.dtype());
+  c.scratch_bytes = backend.scratch_bytes(scratch_shape(shape, c));
   return c;
 }
 

@@ -25,7 +25,6 @@ PlannerConfig Session::planner_config(const Backend& backend, const LlamaWeights
   c.device_bytes = config.device_bytes;
   c.host_bytes = has_one_memory ? 0 : config.host_bytes;
   c.host_dtype = config.host_dtype;
-  c.scratch_bytes = backend.scratch_bytes();
   c.model_bytes = weights.bytes() + LlamaDecoder::bytes(weights.config(), decoder, compute);
   c.has_one_memory = has_one_memory;
   c.selection = config.selection;
@@ -38,6 +37,8 @@ PlannerConfig Session::planner_config(const Backend& backend, const LlamaWeights
     c.head = head->weights.shape;
     c.head_weight_bytes = head->storage.bytes();
   }
+  const ModelShape shape = model_shape(weights.config(), weights.dtype());
+  c.scratch_bytes = backend.scratch_bytes(scratch_shape(shape, c));
   return c;
 }
 

@@ -3,6 +3,8 @@
 
 #include <array>
 
+#include "spectx/cuda/scratch.hpp"
+
 namespace spectx::plan {
 namespace {
 
@@ -125,6 +127,7 @@ PlannerConfig read_config(const Args& args, const ModelSource& model) {
   c.hot_buffer = args.number("--hot-buffer", 2, 1, 1024);
   c.compute_dtype = dtype_named(args.choice("--compute-dtype", "f32", {"f32", "f16", "bf16"}));
   if (!args.has("--no-head")) add_head(model.shape, c);
+  if (!c.has_one_memory) c.scratch_bytes = cu::scratch_bytes(scratch_shape(model.shape, c));
   return c;
 }
 

@@ -85,6 +85,7 @@ void print_memory(const Options& options, const Report& report, std::ostream& ou
   line(out, "model", use.model);
   line(out, "retrieval head, weights", use.head_weights);
   line(out, "retrieval head, workspace", use.head_workspace);
+  line(out, "operations' scratch (CUDA)", use.scratch);
   line(out, "page tables, slot maps, batch", use.pool_tables);
   line(out, "step lists", use.step_lists);
   line(out, "staging of prompts", use.staging);

@@ -70,6 +70,7 @@ void print_json(const Options& options, const MemoryPlanner& planner, const Repo
                           {"model", use.model},
                           {"head_weights", use.head_weights},
                           {"head_workspace", use.head_workspace},
+                          {"scratch", use.scratch},
                           {"pool_tables", use.pool_tables},
                           {"step_lists", use.step_lists},
                           {"staging", use.staging},

@@ -229,8 +229,8 @@ class Backend {
   /// Writes the device's time in nanoseconds when the stream reaches this point.
   virtual void stamp(std::uint64_t* device_ns, StreamView) = 0;
   virtual Memories memories() = 0;
-  /// Device memory that operations take beside their arguments, at most.
-  virtual index_t scratch_bytes() const noexcept = 0;
+  /// Device memory that the operations of a loop take beside their arguments, at most.
+  virtual index_t scratch_bytes(const ScratchShape& shape) const noexcept = 0;
   /// The host's memory is the device's: every group stays resident and there is no host tier.
   virtual bool has_one_memory() const noexcept = 0;
   /// Streams run at the call, so that no transfer can hide behind computation.

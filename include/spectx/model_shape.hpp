@@ -75,4 +75,14 @@ inline void check_shape(const ModelShape& s) {
   expects(s.cached_layers() > 0, "ModelShape: no layer has full attention");
 }
 
+/// The largest operations of a loop.
+struct ScratchShape {
+  index_t requests = 1;
+  index_t max_length = 0;                 // tokens of a request
+  index_t step_rows = 1;                  // of a batch
+  index_t query_heads = 1, kv_heads = 1;  // of the target or its retrieval head
+  index_t head_dim = 1;
+  bool has_half_rows = true;  // f16 or bf16
+};
+
 }  // namespace spectx

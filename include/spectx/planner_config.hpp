@@ -20,7 +20,7 @@ struct PlannerConfig {
   index_t host_bytes = 0;             // cap of the host tier; see host_memory_limit()
   index_t model_bytes = 0;            // weights and activations of the model itself, on the device
   index_t head_weight_bytes = 0;      // of the retrieval head, on the device
-  index_t scratch_bytes = 0;          // of the operations: Backend::scratch_bytes()
+  index_t scratch_bytes = 0;          // of the operations: Backend::scratch_bytes(scratch_shape())
   bool has_one_memory = false;        // host and device memory are the same: no host tier
   bool force_host_tier = false;       // have one even where everything fits on the device
   std::optional<DType> host_dtype{};  // f8_e4m3 or i8; none: the rows' own type, without loss
@@ -35,6 +35,17 @@ struct PlannerConfig {
                           // least max_budget
   index_t write_batch = 32;
 };
+
+/// What Backend::scratch_bytes() is asked for, once the rest of the configuration is known.
+inline ScratchShape scratch_shape(const ModelShape& shape, const PlannerConfig& config) {
+  return {.requests = config.max_requests,
+          .max_length = config.max_length,
+          .step_rows = config.max_step_rows,
+          .query_heads = std::max(shape.query_heads, config.head.query_heads),
+          .kv_heads = std::max(shape.kv_heads, config.head.kv_heads),
+          .head_dim = std::max({shape.k_dim, shape.v_dim, config.head.k_dim}),
+          .has_half_rows = dtype_bytes(shape.dtype) == 2};
+}
 
 namespace detail {
 

@@ -160,7 +160,9 @@ class DeferredBackend final : public Backend {
 
   Memories memories() override { return {device_, host_}; }
   bool has_one_memory() const noexcept override { return worker_.has_one_memory(); }
-  index_t scratch_bytes() const noexcept override { return worker_.scratch_bytes(); }
+  index_t scratch_bytes(const ScratchShape& shape) const noexcept override {
+    return worker_.scratch_bytes(shape);
+  }
   bool runs_at_call() const noexcept override { return false; }
   DType compute_dtype(DType weights) const noexcept override {
     return worker_.compute_dtype(weights);

@@ -151,7 +151,7 @@ class CpuBackend : public Backend {
   }
 
   Memories memories() override { return {device_, options_.two_memories ? host_ : device_}; }
-  index_t scratch_bytes() const noexcept override { return 0; }  // the heap's
+  index_t scratch_bytes(const ScratchShape&) const noexcept override { return 0; }  // the heap's
   bool has_one_memory() const noexcept override { return !options_.two_memories; }
   bool runs_at_call() const noexcept override { return true; }
   DType compute_dtype(DType) const noexcept override { return DType::f32; }
