@@ -171,7 +171,13 @@ int run_command(int argc, const char* const* argv) {
     return 0;
   }
   check_budgets(options);
-  Program(options).run();
+  try {
+    Program(options).run();
+  } catch (const OutOfMemory& error) {
+    const std::string jobs = options.jobs > 1 ? "--jobs, " : "";
+    throw Error(std::string(error.what()) + ": lower " + jobs + "the longest of --lengths (now " +
+                std::to_string(options.lengths.back()) + ") or the largest of --budgets");
+  }
   return 0;
 }
 
