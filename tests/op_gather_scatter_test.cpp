@@ -59,6 +59,7 @@ TEST_CASE("gather_rows fetches the misses of one group into their slots, where i
   const index_t group = GENERATE(0, 1, 2);
   const PoolShape shape = tier_shape(3, GENERATE(from_range(host_types())), GENERATE(false, true));
   CAPTURE(b.name, group, dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim);
+  if (is_slow_run() && group == 1) return;
   PoolData pool(*b.backend, shape);
   pool.resident_groups = {1, 0, 3};
   pool.upload();
@@ -106,6 +107,7 @@ TEST_CASE("scatter_rows writes waiting rows through once there are enough") {
   const NamedBackend b = GENERATE(from_range(backends()));
   const index_t write_batch = GENERATE(1, 3, 4, 5);
   const PoolShape shape = tier_shape(4, GENERATE(from_range(host_types())), GENERATE(false, true));
+  if (is_slow_run() && write_batch != 3 && write_batch != 5) return;
   CAPTURE(b.name, write_batch, dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim);
   PoolData pool(*b.backend, shape);
   PoolData expected(*b.backend, shape);

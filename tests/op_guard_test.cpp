@@ -82,6 +82,8 @@ TEST_CASE("the guard takes the smallest rung that covers enough, and more to com
   const float hysteresis = GENERATE(0.0F, 0.5F);
   const bool may_read_all = GENERATE(false, true);
   CAPTURE(b.name, max_budget, hysteresis, may_read_all);
+  if (is_slow_run() && hysteresis == 0) return;
+  const int steps = is_slow_run() ? 20 : 60;
   Random random(static_cast<unsigned>(max_budget) + 1);
   Ladder ladder(*b.backend, {.budget = 16,
                              .sinks = 2,
@@ -94,7 +96,7 @@ TEST_CASE("the guard takes the smallest rung that covers enough, and more to com
   REQUIRE(rungs == (max_budget < 32 ? 1 : max_budget < 64 ? 2 : 4));
   std::array<GuardReference, kRequests> references;
   std::array<int, 4> seen{};
-  for (int step = 0; step < 60; ++step) {
+  for (int step = 0; step < steps; ++step) {
     CAPTURE(step);
     const index_t length = 20 + static_cast<index_t>(random.below(120));
     const std::vector<ScheduledItem> items = {
@@ -121,6 +123,7 @@ TEST_CASE("the guard takes the smallest rung that covers enough, and more to com
     const std::vector<GuardOutcome> outcomes = ladder.outcomes.read();
     const Ints counts = ladder.counts.read();
     const std::vector<float> left = ladder.coverage.read();
+    const Ints new_rungs = ladder.rungs.read();
     for (std::size_t i = 0; i < items.size(); ++i) {
       CAPTURE(i);
       const auto request = at(items[i].request.value);
@@ -129,10 +132,10 @@ TEST_CASE("the guard takes the smallest rung that covers enough, and more to com
       if (items[i].selects) {
         REQUIRE(references[request].is_right(ladder.rule, items[i].first + items[i].rows,
                                              request % 2 == 0, outcomes[i],
-                                             index_t{ladder.rungs.read()[request]}, means[i]));
+                                             index_t{new_rungs[request]}, means[i]));
       } else {
         REQUIRE(outcomes[i] == GuardOutcome::kept);
-        REQUIRE(ladder.rungs.read()[request] == old_rungs[request]);
+        REQUIRE(new_rungs[request] == old_rungs[request]);
       }
       for (std::size_t n = i * kHeads; n < (i + 1) * kHeads; ++n) {
         REQUIRE(counts[n] == (is_full ? kAllTokens : static_cast<std::int32_t>(rungs - 1)));

@@ -70,7 +70,7 @@ class SlotRun {
     ++step_;
     lists_.read();
     for (std::size_t n = 0; n < ids.size(); ++n) check(items[n / 2], n, ids[n]);
-    pool_.download();
+    pool_.download_slots();
     REQUIRE(pool_.clock == step_);
     compare_maps();
     for (const ScheduledItem& item : items) {
@@ -82,7 +82,7 @@ class SlotRun {
       }
       if (random_.below(8) == 0 || length_[r] > 58) rewind(item.request.value);
     }
-    pool_.upload();
+    pool_.upload_durable();
   }
 
  private:
@@ -164,13 +164,13 @@ class SlotRun {
     const std::size_t r = at(request);
     length_[r] = random_.below(length_[r] + 1);
     pool_.durable[r] = std::min(pool_.durable[r], static_cast<std::int32_t>(length_[r]));
-    pool_.upload();
+    pool_.upload_durable();
     run_on(backend_, [&](StreamView stream) {
       backend_.forget_slots({.pool = pool_.view(), .request = {request}, .first = length_[r]},
                             stream);
     });
     for (std::size_t head = 0; head < 2; ++head) models_[r * 2 + head].forget(length_[r]);
-    pool_.download();
+    pool_.download_slots();
     compare_maps();
   }
 

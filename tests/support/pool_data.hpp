@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "device_data.hpp"
@@ -12,22 +13,22 @@
 namespace spectx::test {
 
 /// Both tiers and every table of a pool, without a KVPool: a copy on the host, which a test reads
-/// and changes, and one on the device. A group has token pages and slot pages; the page table names
-/// the ones that resident_groups asks for.
+/// and changes, and, once it was uploaded, one on the device. A group has token pages and slot
+/// pages; the page table names the ones that resident_groups asks for.
 class PoolData {
  public:
   PoolData(Backend& backend, const PoolShape& shape, std::uint32_t seed = 1)
       : s(shape),
+        backend_(backend),
         columns_(s.page_columns()),
         token_pages_(columns_ * s.requests * s.groups),
-        device_pages(random_bytes(2 * token_pages_ * page_bytes(), seed)),
-        host_pages(random_bytes(token_pages_ * host_page_bytes(), seed + 1)),
+        device_pages(Random(seed).bytes(2 * token_pages_ * page_bytes())),
+        host_pages(Random(seed + 1).bytes(token_pages_ * host_page_bytes())),
         slot_of_token(at(s.requests * s.kv_heads * s.max_length), -1),
         token_of_slot(at(s.requests * s.kv_heads * s.slots), -1),
         last_used(token_of_slot.size(), 0),
         durable(at(s.requests), 0),
         resident_groups(at(s.requests), 0),
-        device_(backend, *this),
         order_(Random(seed).permutation(2 * token_pages_)),
         host_order_(Random(seed + 2).permutation(token_pages_)) {
     if (s.run().is_lossy) fill_rows(seed);
@@ -35,42 +36,47 @@ class PoolData {
 
   /// Host copies to the device.
   void upload() {
-    device_.pages.write(device_pages);
-    device_.host_pages.write(host_pages);
-    device_.slot_of_token.write(slot_of_token);
-    device_.token_of_slot.write(token_of_slot);
-    device_.last_used.write(last_used);
-    device_.durable.write(durable);
-    device_.resident_groups.write(resident_groups);
-    device_.clock.write({clock});
-    device_.table.write(addresses(device_.pages.data(), device_.host_pages.data()));
+    if (!device_) device_.emplace(backend_, *this);
+    device_->pages.write(device_pages);
+    device_->host_pages.write(host_pages);
+    device_->slot_of_token.write(slot_of_token);
+    device_->token_of_slot.write(token_of_slot);
+    device_->last_used.write(last_used);
+    device_->resident_groups.write(resident_groups);
+    device_->clock.write({clock});
+    upload_durable();
+    device_->table.write(addresses(device_->pages.data(), device_->host_pages.data()));
   }
+  void upload_durable() { device_->durable.write(durable); }
   void download() {
-    device_pages = device_.pages.read();
-    host_pages = device_.host_pages.read();
-    slot_of_token = device_.slot_of_token.read();
-    token_of_slot = device_.token_of_slot.read();
-    last_used = device_.last_used.read();
-    durable = device_.durable.read();
-    clock = device_.clock.read()[0];
+    device_pages = device_->pages.read();
+    host_pages = device_->host_pages.read();
+    download_slots();
+  }
+  void download_slots() {
+    slot_of_token = device_->slot_of_token.read();
+    token_of_slot = device_->token_of_slot.read();
+    last_used = device_->last_used.read();
+    durable = device_->durable.read();
+    clock = device_->clock.read()[0];
   }
 
   /// The pool as an operation sees it.
   KVPoolView view() const {
     KVPoolView v = s.geometry();
-    v.pages = device_.table.data();
+    v.pages = device_->table.data();
     v.host_pages = v.pages + token_pages_;
-    v.resident_groups = device_.resident_groups.data();
-    v.durable = device_.durable.data();
-    v.slot_of_token = device_.slot_of_token.data();
-    v.token_of_slot = device_.token_of_slot.data();
-    v.last_used = device_.last_used.data();
-    v.clock = device_.clock.data();
+    v.resident_groups = device_->resident_groups.data();
+    v.durable = device_->durable.data();
+    v.slot_of_token = device_->slot_of_token.data();
+    v.token_of_slot = device_->token_of_slot.data();
+    v.last_used = device_->last_used.data();
+    v.clock = device_->clock.data();
     return v;
   }
   /// Device array of the addresses of a group's token or slot pages, whatever its placement.
   std::byte* const* token_pages(index_t request, index_t group) const {
-    return device_.table.data() + 2 * token_pages_ + (request * s.groups + group) * columns_;
+    return device_->table.data() + 2 * token_pages_ + (request * s.groups + group) * columns_;
   }
   std::byte* const* slot_pages(index_t request, index_t group) const {
     return token_pages(request, group) + token_pages_;
@@ -155,6 +161,7 @@ class PoolData {
   const PoolShape s;
 
  private:
+  Backend& backend_;
   index_t columns_, token_pages_;
 
  public:
@@ -173,7 +180,7 @@ class PoolData {
           last_used(b, p.last_used),
           durable(b, p.durable),
           resident_groups(b, p.resident_groups),
-          clock(b, {0}) {}
+          clock(b, {p.clock}) {}
     DeviceArray<std::byte> pages, host_pages;
     DeviceArray<std::byte*> table;  // of the placement, host, token pages, slot pages
     DeviceArray<std::int32_t> slot_of_token, token_of_slot, last_used, durable, resident_groups,
@@ -219,12 +226,6 @@ class PoolData {
   index_t page_index(index_t request, index_t group, index_t n) const {
     return (request * s.groups + group) * columns_ + n / s.page_rows;
   }
-  static std::vector<std::byte> random_bytes(index_t count, std::uint32_t seed) {
-    Random random(seed);
-    std::vector<std::byte> bytes(at(count));
-    for (std::byte& b : bytes) b = static_cast<std::byte>(random.below(256));
-    return bytes;
-  }
   std::vector<std::byte*> addresses(std::byte* device, std::byte* host) const {
     std::vector<std::byte*> table(at(4 * token_pages_));
     for (index_t i = 0; i < token_pages_; ++i) {
@@ -239,7 +240,7 @@ class PoolData {
     }
     return table;
   }
-  Device device_;
+  std::optional<Device> device_;
   std::vector<std::int32_t> order_, host_order_;
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -28,6 +29,11 @@ class Random {
     std::normal_distribution<float> distribution(0, scale);
     std::vector<float> values(static_cast<std::size_t>(count));
     for (float& value : values) value = distribution(engine_);
+    return values;
+  }
+  std::vector<std::byte> bytes(index_t count) {
+    std::vector<std::byte> values(static_cast<std::size_t>(count));
+    for (std::byte& value : values) value = static_cast<std::byte>(below(256));
     return values;
   }
   std::vector<std::int32_t> permutation(index_t count) {
