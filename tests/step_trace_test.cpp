@@ -100,3 +100,32 @@ TEST_CASE("a step with offloaded groups sends its step and a transfer a group") 
     REQUIRE(span.end_ns <= StepTrace::now_ns());
   }
 }
+
+TEST_CASE("moves and warms send spans on lanes of their own") {
+  Spans spans;
+  const auto backend = make_cpu_backend({.two_memories = true, .trace = spans.sink()});
+  RowLoop loop(*backend, pool_shape(), pool_plan());
+  const RequestId id = loop.open(100);
+  loop.prefill(id, 60);
+  const std::int64_t before = StepTrace::now_ns();
+  loop.place(id, 3);  // it is there already
+  static_cast<void>(loop.pipeline.report());
+  REQUIRE(spans.named("move", TraceLane::move).empty());
+  loop.place(id, 1);
+  loop.warm({loop.item(id, 1)});
+  REQUIRE(spans.named("move", TraceLane::move).empty());
+  static_cast<void>(loop.pipeline.report());
+  static_cast<void>(loop.pipeline.report());
+  REQUIRE(spans.named("move", TraceLane::move).size() == 1);
+  REQUIRE(spans.named("warm", TraceLane::warm).size() == 1);
+  spans.all.clear();
+  // More than are kept while nobody asks: those that found no place are left out.
+  for (int n = 0; n < 40; ++n) loop.warm({loop.item(id, 1)}, n);
+  static_cast<void>(loop.pipeline.report());
+  REQUIRE(spans.named("warm", TraceLane::warm).size() == 16);
+  for (const DeviceSpan& span : spans.all) {
+    REQUIRE((span.lane == TraceLane::compute || span.begin_ns >= before));
+    REQUIRE(span.end_ns >= span.begin_ns);
+    REQUIRE(span.end_ns <= StepTrace::now_ns());
+  }
+}

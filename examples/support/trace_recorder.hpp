@@ -114,23 +114,28 @@ class TraceRecorder {
   std::vector<Event> events_;
   bool keeps_ = true;
   std::array<Total, kMaxNames> totals_{};
-  std::array<Lane, 2> lanes_{};
+  std::array<Lane, kNumTraceLanes> lanes_{};
   index_t dropped_ = 0;
 };
 
 inline void TraceRecorder::write(std::ostream& out) const {
   out << R"({"displayTimeUnit":"ms","otherData":{"spans_not_kept":)" << dropped_
       << R"(},"traceEvents":[)"
-      << R"({"ph":"M","pid":1,"tid":0,"name":"thread_name","args":{"name":"compute"}},)"
-      << R"({"ph":"M","pid":1,"tid":1,"name":"thread_name","args":{"name":"copy"}},)"
-      << R"({"ph":"M","pid":1,"tid":2,"name":"thread_name","args":{"name":"device, compute"}},)"
-      << R"({"ph":"M","pid":1,"tid":3,"name":"thread_name","args":{"name":"device, copy"}})";
+      << R"({"ph":"M","pid":1,"name":"process_name","args":{"name":"spectx"}})";
+  constexpr std::array<const char*, kNumTraceLanes> kLanes = {"compute", "copy", "warm", "move"};
+  for (std::size_t lane = 0; lane < 2 * kNumTraceLanes; ++lane) {
+    out << ",\n{\"ph\":\"M\",\"pid\":1,\"tid\":" << lane
+        << ",\"name\":\"thread_name\",\"args\":{\"name\":\""
+        << (lane < kNumTraceLanes ? "calls, " : "device, ") << kLanes[lane % kNumTraceLanes]
+        << "\"}}";
+  }
   const auto flags = out.flags();
   const auto precision = out.precision(3);
   out.setf(std::ios::fixed, std::ios::floatfield);
   for (const Event& event : events_) {  // names are identifiers: nothing to escape
     out << ",\n{\"ph\":\"X\",\"pid\":1,\"tid\":"
-        << static_cast<int>(event.lane) + (event.is_device ? 2 : 0) << ",\"name\":\"" << event.name
+        << static_cast<std::size_t>(event.lane) + (event.is_device ? kNumTraceLanes : 0)
+        << ",\"name\":\"" << event.name
         << "\",\"ts\":" << static_cast<double>(event.start_ns) * 1e-3
         << ",\"dur\":" << static_cast<double>(event.ns) * 1e-3;
     if (event.group >= 0) out << ",\"args\":{\"group\":" << event.group << "}";

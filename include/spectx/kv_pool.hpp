@@ -132,7 +132,8 @@ class KVPool {
   // For PrefetchPipeline.
   void advance(const Batch& batch);
   void settle_moves(StreamView stream, bool wait);
-  void start_move(RequestId request, index_t target, StreamView stream, StreamView move_stream);
+  bool wants_move(RequestId request, index_t target);
+  bool start_move(RequestId request, index_t target, StreamView stream, StreamView move_stream);
   void park(RequestId request, StreamView stream);
   void resume(RequestId request, StreamView stream);
 

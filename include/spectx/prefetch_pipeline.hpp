@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "spectx/detail/background_spans.hpp"
 #include "spectx/detail/step_meter.hpp"
 #include "spectx/kv_pool.hpp"
 
@@ -78,7 +79,10 @@ class PrefetchPipeline {
 
   /// Of the last step whose figures have arrived; never waits. Those of the last four steps are
   /// kept: a host that is always further ahead of the device sees none.
-  const StepReport& report() { return meter_.report(); }
+  const StepReport& report() {
+    background_.send();
+    return meter_.report();
+  }
 
  private:
   bool is_offloaded(const ScheduledItem& item, index_t group) const {
@@ -126,6 +130,7 @@ class PrefetchPipeline {
   StepLists lists_, warm_lists_;
   std::byte* warm_batch_ = nullptr;  // device arrays
   detail::StepMeter meter_;
+  detail::BackgroundSpans background_;
   Batch batch_;
   Selection selection_;
   Mode mode_ = Mode::none;   // of the step that has begun

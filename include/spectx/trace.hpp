@@ -5,8 +5,10 @@
 
 namespace spectx {
 
-/// The stream on whose behalf a span runs: one lane each in a trace.
-enum class TraceLane : unsigned char { compute, copy };
+/// The stream on whose behalf a span runs: one lane each in a trace. Spans of calls are of the
+/// first two.
+enum class TraceLane : unsigned char { compute, copy, warm, move };
+inline constexpr std::size_t kNumTraceLanes = 4;
 
 /// What ran on the device, by the device's clock, shifted to std::chrono::steady_clock.
 struct DeviceSpan {
@@ -22,7 +24,8 @@ struct TraceSink {
   void* context = nullptr;
   void (*begin)(void* context, const char* name, TraceLane lane) = nullptr;
   void (*end)(void* context, const char* name, TraceLane lane) = nullptr;
-  /// Spans of steps that have ended; called by PrefetchPipeline::report().
+  /// Spans of steps, and of what runs beside them, that have ended; called by
+  /// PrefetchPipeline::report().
   void (*device)(void* context, const DeviceSpan& span) = nullptr;
 };
 

@@ -179,23 +179,31 @@ inline void KVPool::settle_moves(StreamView stream, bool wait) {
   if (is_any) refresh_needs();
 }
 
-inline void KVPool::start_move(RequestId request, index_t target, StreamView stream,
-                               StreamView move_stream) {
+/// Whether the placement asks for a move that may start now.
+inline bool KVPool::wants_move(RequestId request, index_t target) {
   Request& r = at(request);
   r.leaving_to = -1;
-  if (r.is_parked || mover_.is_moving(request)) return;
-  if (state(request) == RequestState::warming) return;  // its page tables are read
+  if (r.is_parked || mover_.is_moving(request)) return false;
+  if (state(request) == RequestState::warming) return false;  // its page tables are read
   expects(target >= 0 && target <= layout_.groups,
           "PrefetchPipeline::apply: resident_groups must be in [0, groups]");
-  if (target == book_.tables.resident_groups(request)) return;
+  if (target == book_.tables.resident_groups(request)) return false;
   expects(plan_.has_host_tier(), "PrefetchPipeline::apply: the pool has no host tier");
+  return true;
+}
+
+/// Whether it has started: there may be no room.
+inline bool KVPool::start_move(RequestId request, index_t target, StreamView stream,
+                               StreamView move_stream) {
+  Request& r = at(request);
   follow_copies(move_stream);  // the write-through of rows that come back
   using Start = detail::TierMover::Start;
   const Start started = mover_.start(request, r.length, target, stream, move_stream);
   if (started == Start::host_grows) r.leaving_to = target;
-  if (started != Start::done) return;
+  if (started != Start::done) return false;
   refresh_needs();
   if (r.length == 0) settle_moves(stream, /*wait=*/true);
+  return true;
 }
 
 inline void KVPool::park(RequestId request, StreamView stream) {

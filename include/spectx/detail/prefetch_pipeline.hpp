@@ -18,7 +18,8 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
       copies_(backend.make_event()),
       warmed_(backend.make_event()),
       lists_memory_(backend.memories().device, pool.layout().step_list_bytes()),
-      meter_(backend, pool) {
+      meter_(backend, pool),
+      background_(backend, meter_.trace()) {
   expects(config.copy_blocks >= 0, "PrefetchPipeline: copy_blocks must not be negative");
   if (config.copy_blocks == 0) config_.copy_blocks = 8;
   point_lists();

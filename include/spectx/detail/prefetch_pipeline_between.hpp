@@ -12,10 +12,18 @@ inline void PrefetchPipeline::apply(const Placement& placement, StreamView strea
   expects(placement.needs.size() == placement.resident_groups.size(),
           "PrefetchPipeline::apply: the placement needs one entry a request");
   pool_.settle_moves(stream, /*wait=*/false);
+  bool is_any_started = false;
   for (std::size_t i = 0; i < placement.needs.size(); ++i) {
-    pool_.start_move(placement.needs[i].request, placement.resident_groups[i], stream,
-                     move_stream_);
+    const RequestId request = placement.needs[i].request;
+    const index_t target = placement.resident_groups[i];
+    if (!pool_.wants_move(request, target)) continue;
+    if (!is_any_started) {
+      order(move_stream_, stream);
+      background_.begin("PrefetchPipeline::move", TraceLane::move, move_stream_);
+    }
+    is_any_started = pool_.start_move(request, target, stream, move_stream_) || is_any_started;
   }
+  if (is_any_started) background_.end(move_stream_);
 }
 
 inline void PrefetchPipeline::warm(const Batch& batch, const Selection& selection,
@@ -31,9 +39,11 @@ inline void PrefetchPipeline::warm(const Batch& batch, const Selection& selectio
   const Batch own = pool_.writer_.copy_to(warm_batch_, stream);
   update_slots(own, selection, warm_lists_, stream);
   order(warm_stream_, stream);
+  background_.begin("PrefetchPipeline::warm", TraceLane::warm, warm_stream_);
   for (index_t g = first_offloaded(own); g < pool_.layout().groups; ++g) {
     gather(own, warm_lists_, g, std::max(1, config_.copy_blocks / 4), warm_stream_);
   }
+  background_.end(warm_stream_);
   for (const ScheduledItem& item : own.items) {
     if (!item.selects || pool_.is_resident(item.request)) continue;
     Event& event = warm_events_[static_cast<std::size_t>(item.request.value)];

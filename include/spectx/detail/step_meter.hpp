@@ -85,6 +85,8 @@ class StepMeter {
     backend_.record(*record.event, stream);
   }
 
+  StepTrace& trace() noexcept { return trace_; }
+
   const StepReport& report() {
     while (read_ < steps_) {
       read_ = std::max(read_, steps_ - kDepth);

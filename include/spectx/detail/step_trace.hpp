@@ -29,10 +29,7 @@ class StepTrace {
     const auto at = [&](index_t place) { return static_cast<std::int64_t>(stamps[place]); };
     const std::int64_t begin = at(StepStamps::kBegin);
     const std::int64_t end = at(StepStamps::kEnd);
-    const std::int64_t earliest = launch_ns - begin;
-    const std::int64_t latest = std::max(now_ns() - end, earliest);
-    shift_ = has_shift_ ? std::clamp(shift_, earliest, latest) : earliest;
-    has_shift_ = true;
+    shift(begin, end, launch_ns);
     send("PrefetchPipeline::step", TraceLane::compute, -1, begin, end);
     for (index_t g = first_group; g < groups; ++g) {
       const auto of = [&](index_t which) { return at(StepStamps::of_group(g, which)); };
@@ -44,7 +41,22 @@ class StepTrace {
     }
   }
 
+  /// Work of another stream, from one stamp to another.
+  void write(const char* name, TraceLane lane, std::uint64_t from, std::uint64_t to,
+             std::int64_t launch_ns) {
+    const auto begin = static_cast<std::int64_t>(from);
+    const auto end = std::max(static_cast<std::int64_t>(to), begin);
+    shift(begin, end, launch_ns);
+    send(name, lane, -1, begin, end);
+  }
+
  private:
+  void shift(std::int64_t begin, std::int64_t end, std::int64_t launch_ns) {
+    const std::int64_t earliest = launch_ns - begin;
+    const std::int64_t latest = std::max(now_ns() - end, earliest);
+    shift_ = has_shift_ ? std::clamp(shift_, earliest, latest) : earliest;
+    has_shift_ = true;
+  }
   void send(const char* name, TraceLane lane, index_t group, std::int64_t begin, std::int64_t end) {
     sink_.device(sink_.context, {name, lane, group, begin + shift_, end + shift_});
   }
