@@ -9,7 +9,8 @@
 
 namespace spectx::cu {
 
-/// Of a launch, at most; an operation that would need more runs in several.
+/// Of a launch, at most; an operation that would need more runs in several. One row of top_k takes
+/// 8 bytes a score all the same: more beyond 16 million.
 inline constexpr index_t kMostScratchBytes = index_t{128} << 20;
 inline constexpr index_t kMostPartialBytes = index_t{64} << 20;  // of attend
 inline constexpr index_t kLeastScratchBytes = index_t{4} << 20;  // that a stream takes
