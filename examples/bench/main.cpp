@@ -104,6 +104,14 @@ std::vector<Visit> visits_for(const Options& o, index_t requests) {
                               : same_visits(requests, o.arrivals.prompt.low, o.arrivals.output.low);
 }
 
+/// What the first case of a set would leave on the device.
+index_t start_up_of(const Bench& bench) {
+  const Options& o = bench.options;
+  Case c = cases_of(o, o.arrivals.prompt.low).front();
+  c.requests = std::stoll(o.requests.front());
+  return start_up_bytes(bench, c, longest(visits_for(o, c.requests)));
+}
+
 void serve_all(const Bench& bench, const Machine& machine) {
   const auto start = Clock::now();
   const Options& o = bench.options;
@@ -184,21 +192,29 @@ int run_command(int argc, const char* const* argv) {
   for (const Options& o : sets) most_host_bytes = std::max(most_host_bytes, o.host_bytes);
   RecycledMemory host(backend.memories().host, most_host_bytes + (index_t{1} << 30));
   std::fprintf(stderr, "weights are there after %.1f s\n", seconds_since(start));
-  for (const Options& o : sets) {
+  index_t start_up = 0;
+  const auto bench_of = [&](const Options& o) {
     const index_t cap = o.device_bytes > 0 ? std::min(o.device_bytes, total) : total;
     // What the modules of kernels will take, graphs, and the driver's tables of pages.
     const index_t later = (index_t{128} << 20) + cap / 160 + most_host_bytes / 448;
-    const Bench bench{.options = o,
-                      .chosen = chosen,
-                      .weights = weights,
-                      .head = head,
-                      .trace = trace,
-                      .spans = spans,
-                      .memories = {backend.memories().device, host},
-                      .cap = cap,
-                      .context_bytes = outside,
-                      .taken_outside = has_driver ? outside + later : 0};
-    const Machine machine = machine_of(o, chosen, cap);
+    return Bench{.options = o,
+                 .chosen = chosen,
+                 .weights = weights,
+                 .head = head,
+                 .trace = trace,
+                 .spans = spans,
+                 .memories = {backend.memories().device, host},
+                 .cap = cap,
+                 .context_bytes = outside,
+                 .taken_outside = has_driver ? outside + later : 0,
+                 .start_up_bytes = start_up};
+  };
+  const auto visited =
+      std::find_if(sets.begin(), sets.end(), [](const Options& o) { return o.has_visits(); });
+  if (visited != sets.end()) start_up = start_up_of(bench_of(*visited));
+  for (const Options& o : sets) {
+    const Bench bench = bench_of(o);
+    const Machine machine = machine_of(o, chosen, bench.cap);
     o.has_visits() ? serve_all(bench, machine) : measure_all(bench, machine);
   }
   if (spans_file) spans_file->replace([&](std::ostream& out) { spans.write(out); });

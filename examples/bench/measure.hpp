@@ -20,9 +20,10 @@ struct Bench {
   const RecordedTrace& trace;
   support::TraceRecorder& spans;
   Memories memories;
-  index_t cap = 0;            // of the device
-  index_t context_bytes = 0;  // of it, that the driver took before all else
-  index_t taken_outside = 0;  // of it, by the context, and by modules and page tables to come
+  index_t cap = 0;             // of the device
+  index_t context_bytes = 0;   // of it, that the driver took before all else
+  index_t taken_outside = 0;   // of it, by the context, and by modules and page tables to come
+  index_t start_up_bytes = 0;  // of it, of the context and the modules: before the first set
 };
 
 /// Tokens of a request at the end of a case: its context, and the steps with each miss rate.

@@ -241,9 +241,9 @@ Timeline serve(const Bench& bench, const Case& c, const std::vector<Visit>& visi
   timeline.longest = longest(visits);
   timeline.memory.cap = bench.cap;
   timeline.memory.context = bench.context_bytes;
+  timeline.memory.start_up = bench.start_up_bytes;
   timeline.memory.own = own_bytes(bench, c, timeline.longest);
   try {
-    timeline.memory.start_up = start_up_bytes(bench, c, timeline.longest);
     Server(bench, c, visits, config, timeline).run();
   } catch (const Error& error) {
     timeline.error = error.what();
