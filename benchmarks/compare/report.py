@@ -106,6 +106,49 @@ def show_ablation(records):
                      "tokens/s without prefetch (computed)", "tokens/s"])
 
 
+def timelines(folder):
+    """Whole runs and arrivals of spectx-bench by the names of their files."""
+    found = {}
+    for path in sorted(glob.glob(os.path.join(folder, "runs", "*.json"))):
+        with open(path) as file:
+            for t in json.load(file)["timelines"]:
+                found[os.path.basename(path)[:-5]] = t
+    return found
+
+
+def show_runs(runs):
+    """Prompts that were filled in are counted by the forward pass of prefill-*."""
+    prefill = {t["context"]: t["prompt_seconds"] / t["visits"] for name, t in runs.items()
+               if name.startswith("prefill") and t["prompt_seconds"]}
+    rows = []
+    for name, t in runs.items():
+        if name.startswith("prefill") or not t["steps"]:
+            continue
+        with_prompts = t["tokens_per_s_with_prompts"]
+        if t["kind"] == "run" and t["context"] in prefill:
+            output = t["longest"] - t["context"]
+            with_prompts = output / (output / t["tokens_per_s"] + prefill[t["context"]])
+        rows.append([name, t["requests"], f"{t['tokens_per_s']:.0f}", f"{with_prompts:.0f}",
+                     t["steps"], f"{t['step_ms_p50']:.2f} / {t['step_ms_p99']:.2f}",
+                     t["moved_groups"], t["stalled_batches"],
+                     f"{100 * t['memory']['uncounted_share']:+.2f} %", t["error"] or "-"])
+    if not rows:
+        return
+    print("Whole runs and arrivals of spectx-bench:\n")
+    table(rows, ["run", "requests", "tokens/s", "prompts counted", "steps", "p50 / p99, ms",
+                 "groups moved", "batches that waited", "memory beside what was counted",
+                 "stopped"])
+    print("seconds of a prompt's forward pass: " + (", ".join(
+        f"{tokens} tokens {seconds:.2f}" for tokens, seconds in sorted(prefill.items())) or "-"))
+    causes = sorted({d["cause"] for t in runs.values() for d in t["disturbances"]})
+    names = [name for name in runs if not name.startswith("prefill")]
+    cell = lambda t, cause: next((f"{d['steps']}, {d['worst_ratio']:.2f} ({d['longer']})"
+                                  for d in t["disturbances"] if d["cause"] == cause), "-")
+    print("\nSteps beside a change, the worst against its neighbours (how many are 1.2 x and longer):\n")
+    table([[cause] + [cell(runs[name], cause) for name in names] for cause in causes],
+          ["beside", *names])
+
+
 def show_best(records, model, single):
     found = best(records, model, single)
     contexts = sorted({c for _, c in found})
@@ -175,6 +218,7 @@ def main():
                      found, contexts, groups)
     show_misses(records)
     show_integrated(records)
+    show_runs(timelines(args.folder))
     show_ablation(records)
     show_details(records)
 
