@@ -9,7 +9,8 @@
 namespace spectx::bench {
 
 /// Scaled recorded selections, written over what the head chose. The host makes those of a step
-/// between steps: a batch may grow and change.
+/// between steps, since a batch may grow and change, and sends them on a stream of their own, so
+/// that a step takes no longer than with a head's.
 class Replay final : public SelectionSource {
  public:
   /// Throws OutOfMemory.
@@ -20,7 +21,7 @@ class Replay final : public SelectionSource {
 
   /// Of the device.
   static index_t bytes(const ReplayShape& shape, index_t max_requests) {
-    return max_requests * shape.kv_heads * shape.selection.budget * 4;
+    return (1 + kSteps) * bytes_of(shape, max_requests);
   }
   /// Another share of random rows, from the next step on.
   void scale(double random_share) { shape_.random_share = random_share; }
@@ -30,17 +31,22 @@ class Replay final : public SelectionSource {
  private:
   /// What the stream reads while the host is some steps ahead.
   struct Staged {
-    Buffer ids;  // host
-    Event read;
+    Buffer host, device;  // ids
+    Event sent, read;
   };
 
+  static constexpr index_t kSteps = 4;  // as far as the host is ahead of the device, and more
+  static index_t bytes_of(const ReplayShape& shape, index_t requests) {
+    return requests * shape.kv_heads * shape.selection.budget * 4;
+  }
   index_t bytes_of(const Batch& batch) const {
-    return bytes(shape_, static_cast<index_t>(batch.items.size()));
+    return bytes_of(shape_, static_cast<index_t>(batch.items.size()));
   }
 
   Backend& backend_;
   const RecordedTrace& trace_;
   ReplayShape shape_;
+  Stream stream_;
   Buffer ids_;  // device: [max_requests, kv_heads, budget] of the step that comes
   std::vector<Staged> staged_;
   std::size_t next_ = 0;
