@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Row n of KV head h of the pages = (k[i, h], v[i, h]), n the token's position or its slot.
 // Moves rows * kv_heads * (k_dim + v_dim) * (activation + row bytes): memory bound.
+#include "device/block.cuh"
 #include "device/vec.cuh"
 #include "device/warp.cuh"
 #include "kernels.hpp"
 #include "kv_rows.cuh"
+#include "launch_early.cuh"
 #include "views.cuh"
 
 namespace spectx::cu {
@@ -59,6 +61,8 @@ __global__ void __launch_bounds__(kBlockThreads)
   const index_t i = unit / p.to.kv_heads;
   const index_t head = unit % p.to.kv_heads;
   if (i >= p.rows) return;
+  device::wait_for_kernel_ahead();
+  device::let_next_kernel_start();
   const index_t of = batch_row(p.row_index, i);
   if (of < 0) return;
   const index_t item = p.batch.item[of];
@@ -85,10 +89,9 @@ void launch_append_rows(const AppendRowsArgs& a, const Launch& on) {
       const bool is_wide =
           has_wide_rows(a.to) && is_aligned<X>(a.k, kWide) && (!a.v || is_aligned<X>(a.v, kWide));
       const auto kernel = is_wide ? append_rows_kernel<T, X, kWide> : append_rows_kernel<T, X, 1>;
-      kernel<<<grid_of(div_up(units, kBlockWarps)), kBlockThreads, 0, on.stream>>>(p);
+      launch_early(kernel, grid_of(div_up(units, kBlockWarps)), kBlockThreads, 0, p, on);
     });
   });
-  check(cudaGetLastError());
 }
 
 }  // namespace spectx::cu

@@ -148,6 +148,7 @@ __global__ void __launch_bounds__(kBlockThreads, (kBlocks<kDim>))
   extern __shared__ __align__(16) std::byte memory[];
   __shared__ bool is_last;
   device::wait_for_kernel_ahead();
+  if (p.leaves_room) device::let_next_kernel_start();
   const Place place(p);
   const std::int32_t position = p.batch.position[place.batch_row];
   const std::int32_t rows = p.batch.row_begin[place.item + 1] - p.batch.row_begin[place.item];
@@ -200,7 +201,7 @@ index_t num_blocks(index_t pairs, index_t splits, index_t room, const Launch& on
 }
 
 template <class T>
-void launch_rows(const AttendArgs& a, const Params& p, index_t rows, const Launch& on) {
+void launch_rows(const AttendArgs& a, Params p, index_t rows, const Launch& on) {
   dispatch_value<64, 80, 96, 128, 256>(a.kv.k_dim, [&]<index_t kSize>() {
     constexpr int kDim = static_cast<int>(kSize);
     constexpr int kStages = kDim > 128 ? 1 : 2;
@@ -211,7 +212,9 @@ void launch_rows(const AttendArgs& a, const Params& p, index_t rows, const Launc
     const auto kernel = attend_few_rows_kernel<T, kDim, kStages>;
     const index_t pairs = a.kv.kv_heads * p.query_tiles * rows;
     const index_t room = index_t{on.multiprocessors} * kBlocks<kDim>;
-    const dim3 grid(static_cast<unsigned>(num_blocks(pairs, most_splits(a, on), room, on)),
+    const index_t blocks = num_blocks(pairs, most_splits(a, on), room, on);
+    p.leaves_room = pairs * blocks <= on.multiprocessors;
+    const dim3 grid(static_cast<unsigned>(blocks),
                     static_cast<unsigned>(a.kv.kv_heads * p.query_tiles),
                     static_cast<unsigned>(rows));
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
@@ -256,7 +259,8 @@ void launch_attend_few_rows(const AttendArgs& a, index_t most_rows, const Launch
            on.zeros,
            static_cast<std::byte*>(a.out.data),
            a.out.strides[0],
-           a.out.strides[1]};
+           a.out.strides[1],
+           false};
   for (; p.first_row < rows; p.first_row += portion) {
     const index_t count = std::min(portion, rows - p.first_row);
     if (a.kv.dtype == DType::f16) {

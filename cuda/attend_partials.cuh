@@ -21,6 +21,7 @@ struct Params {
   std::uint32_t* done;  // [rows of the launch, KV heads, query tiles] blocks
   std::byte* out;
   index_t out_stride, out_head_stride;
+  bool leaves_room;  // on the device, for the blocks of the next kernel
 };
 
 struct Splits {

@@ -28,6 +28,7 @@ __global__ void __launch_bounds__(kElementwiseThreads)
       (blockIdx.x % p.pieces * kElementwiseThreads + threadIdx.x) * index_t{kElements};
   if (d >= p.dim) return;
   device::wait_for_kernel_ahead();
+  device::let_next_kernel_start();
   const auto a = device::load_vec<X, kElements>(p.a.row(i) + d);
   const auto b = device::load_vec<X, kElements>(p.b.row(i) + d);
   device::Vec<X, kElements> out;

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // out = x w^T + beta out, for few rows of x.
 // Moves in * out * weight bytes once for every 8 rows: memory bound. x is read from the cache.
+#include <type_traits>
+
+#include "device/block.cuh"
 #include "device/vec.cuh"
 #include "device/warp.cuh"
 #include "kernels.hpp"
+#include "launch_early.cuh"
 #include "views.cuh"
 
 namespace spectx::cu {
@@ -12,6 +16,8 @@ namespace {
 constexpr int kBlockThreads = 256;
 constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
 constexpr index_t kMostRows = 8;
+constexpr unsigned kBlocksAtOnce = 2048 / kBlockThreads;  // of a multiprocessor
+constexpr index_t kEarlyBytes = 2048;                     // of a column
 
 template <class X, class W>
 struct Params {
@@ -20,6 +26,7 @@ struct Params {
   Rows<X> out;
   index_t rows, in, features;
   float beta;
+  unsigned early_blocks;  // that may start before the kernel ahead has ended
 };
 
 // One warp an output column, for kRows rows; lanes stride over the inner dimension, kElements at a
@@ -31,6 +38,12 @@ __global__ void __launch_bounds__(kBlockThreads)
   const index_t column = index_t{blockIdx.x} * kBlockWarps + device::warp_index();
   if (column >= p.features) return;
   const W* const w = p.w.row(column);
+  // On their way to the cache while the kernel ahead ends.
+  if (blockIdx.x < p.early_blocks) {
+    device::prefetch(w, min(p.in * index_t{sizeof(W)}, kEarlyBytes));
+  }
+  device::wait_for_kernel_ahead();
+  device::let_next_kernel_start();
   const X* x[kRows];
   float sum[kRows];
 #pragma unroll
@@ -74,22 +87,22 @@ void launch_rows(const MatmulArgs& a, const Launch& on) {
                        a.x.shape[0],
                        a.x.shape[1],
                        a.w.shape[0],
-                       a.beta};
+                       a.beta,
+                       static_cast<unsigned>(on.multiprocessors) * kBlocksAtOnce};
   const dim3 grid = grid_of(div_up(p.features, kBlockWarps));
   const bool is_wide = is_aligned<X>(a.x, kWide) && is_aligned<W>(a.w, kWide);
   const auto run = [&]<int kElements, int kRows>() {
-    matmul_few_rows_kernel<X, W, kElements, kRows><<<grid, kBlockThreads, 0, on.stream>>>(p);
+    launch_early(matmul_few_rows_kernel<X, W, kElements, kRows>, grid, kBlockThreads, 0, p, on);
   };
   if (!is_wide) {
     run.template operator()<1, kMostRows>();
   } else if (p.rows == 1) {
     run.template operator()<kWide, 1>();
-  } else if (p.rows <= 4) {
-    run.template operator()<kWide, 4>();
+  } else if constexpr (std::is_same_v<X, float>) {
+    p.rows <= 4 ? run.template operator()<kWide, 4>() : run.template operator()<kWide, kMostRows>();
   } else {
-    run.template operator()<kWide, kMostRows>();
+    run.template operator()<1, kMostRows>();  // of nothing: cuBLAS has the others
   }
-  check(cudaGetLastError());
 }
 
 }  // namespace

@@ -32,6 +32,7 @@ __global__ void __launch_bounds__(kMostThreads)
   X* const out = p.out.row(blockIdx.x / p.heads, blockIdx.x % p.heads);
   float sum = 0;
   device::wait_for_kernel_ahead();
+  device::let_next_kernel_start();
   for (index_t d = begin; d < p.dim; d += step) {
     const auto values = device::load_vec<X, kElements>(x + d);
 #pragma unroll

@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(kBlockThreads) rope_kernel(const __grid_consta
   extern __shared__ float2 cosine_and_sine[];  // [half]
   constexpr double kTurn = 6.283185307179586;
   device::wait_for_kernel_ahead();
+  device::let_next_kernel_start();
   const index_t of = batch_row(p.row_index, blockIdx.x);
   if (of < 0) return;
   const double position = static_cast<double>(p.position[of] + p.position_offset);

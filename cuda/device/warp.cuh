@@ -44,6 +44,15 @@ __device__ inline float prefix_max(float x) {
   return x;
 }
 
+/// Asks for `bytes` to be brought to the cache that all multiprocessors share.
+__device__ inline void prefetch(const void* from, std::int64_t bytes) {
+  constexpr int kLineBytes = 128;
+  const auto* const at = static_cast<const char*>(from);
+  for (std::int64_t i = lane_index() * kLineBytes; i < bytes; i += kWarpSize * kLineBytes) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(at + i));
+  }
+}
+
 /// Lanes below this one for which `holds`, and how many there are in all.
 __device__ inline int rank_in_warp(bool holds, int& total) {
   const unsigned votes = __ballot_sync(kAllLanes, holds);
