@@ -90,27 +90,6 @@ __global__ void __launch_bounds__(kScoreThreads)
   end_block(p, item, head);
 }
 
-/// max(to, value); NaN stays.
-__device__ inline float raise(float to, float value) {
-  return value > to || isnan(value) ? value : to;
-}
-
-/// Calls body(product, log_sum) for the group of a token.
-template <class Body>
-__device__ void for_group(const float* products, const float* log_sum, index_t group, Body body) {
-  if (group % 4 != 0) {
-    for (index_t g = 0; g < group; ++g) body(products[g], log_sum[g]);
-    return;
-  }
-  for (index_t g = 0; g < group; g += 4) {
-    const float4 these = *reinterpret_cast<const float4*>(products + g);
-    body(these.x, log_sum[g]);
-    body(these.y, log_sum[g + 1]);
-    body(these.z, log_sum[g + 2]);
-    body(these.w, log_sum[g + 3]);
-  }
-}
-
 // One block some tokens of one KV head and item; a thread takes a token.
 __global__ void __launch_bounds__(kReduceThreads)
     reduce_kernel(const __grid_constant__ ScoreParams p) {
@@ -122,17 +101,8 @@ __global__ void __launch_bounds__(kReduceThreads)
        n += index_t{gridDim.x} * kReduceThreads) {
     float score = -INFINITY;
     for (index_t lead = item.lead_begin; lead < item.lead_end; ++lead) {
-      const float* const log_sum = p.log_sum.row(lead) + head * p.group;
-      const float* const products = p.products_of(lead, head) + n * p.group;
-      float best = -INFINITY;
-      for_group(products, log_sum, p.group,
-                [&](float product, float sum) { best = raise(best, product - sum); });
-      if (p.is_mean) {
-        float total = 0;
-        for_group(products, log_sum, p.group,
-                  [&](float product, float sum) { total += expf(product - sum - best); });
-        best += logf(total / static_cast<float>(p.group));
-      }
+      const float best = reduce_group(p.products_of(lead, head) + n * p.group,
+                                      p.log_sum.row(lead) + head * p.group, p.group, p.is_mean);
       score = lead == item.lead_begin ? best : raise(score, best);
     }
     p.scores.row(item_index, head)[n] = n == 0 ? -INFINITY : score;
@@ -233,7 +203,18 @@ void launch_score(const ScoreArgs& a, const Launch& on) {
                 0,
                 nullptr,
                 0,
-                on.zeros};
+                on.zeros,
+                0};
+  index_t most_tokens = 1;
+  index_t most_leads = 0;
+  for (const ScheduledItem& item : batch.items) {
+    most_tokens = std::max(most_tokens, num_tokens(item, captured_tokens));
+    most_leads = std::max(most_leads, num_leads(item));
+  }
+  if (launch_score_cluster(a, p, most_tokens, on)) {
+    if (most_leads <= 1) return;
+    p.few_leads = 1;
+  }
   const index_t most = portion_products(batch, query_heads, captured_tokens);
   Portion portion{};
   for (;;) {
