@@ -68,3 +68,23 @@ TEST_CASE("attend on tensor cores: neighbours, slots and names of rows do not ch
   item.is_offloaded = true;
   REQUIRE(alone == data.run(*b, {item}, 4));
 }
+
+TEST_CASE("attend of one row: how many blocks share its splits does not change a bit") {
+  const auto b = device();
+  if (b == nullptr) return;
+  const std::size_t requests = GENERATE(2, 3, 8, 16);  // 16 splits to a block at last
+  CAPTURE(requests);
+  const HeadsShape heads{8, 8, 64, 64};
+  constexpr index_t kRanks = 2048;
+  const AttendCase data(heads, DType::bf16, 1, kRanks, 5, DType::bf16);
+  const AttendItem item = dense(0, kRanks - 1, 1);
+  std::vector<Bound> bounds = data.expected({item});
+  for (Bound& bound : bounds) bound.allowed += 0x1p-8 * (6 + std::abs(bound.expected));
+  const std::vector<float> alone = data.run(*b, {item});
+  REQUIRE(outside(alone, bounds) == "");
+  const std::vector<float> all = data.run(*b, std::vector<AttendItem>(requests, item));
+  for (std::size_t i = 0; i < requests; ++i) {
+    const auto begin = all.begin() + static_cast<std::ptrdiff_t>(i * alone.size());
+    REQUIRE(alone == std::vector<float>(begin, begin + static_cast<std::ptrdiff_t>(alone.size())));
+  }
+}

@@ -45,3 +45,15 @@ TEST_CASE("top_k of long rows: many that share their leading digits, or are equa
   const SelectionConfig rule{.budget = budget};
   REQUIRE(select(*b.backend, scores, rule) == top_k_reference(scores, length, rule));
 }
+
+TEST_CASE("top_k of long rows whose largest scores lie side by side") {
+  const NamedBackend b = GENERATE(from_range(backends()));
+  const index_t length = GENERATE(20'000, 131'072);
+  const index_t first = GENERATE(0, 777, 9'000);
+  CAPTURE(b.name, length, first);
+  std::vector<float> scores = Random(4).normal(length);
+  for (index_t i = first; i < first + 3000; ++i) scores[at(i)] += 100;
+  scores[at(first + 50)] = std::numeric_limits<float>::quiet_NaN();
+  const SelectionConfig rule{.budget = 2048};
+  REQUIRE(select(*b.backend, scores, rule) == top_k_reference(scores, length, rule));
+}
