@@ -42,17 +42,22 @@ class GatedMemory final : public MemoryResource {
   bool is_open_ = false;
 };
 
+/// A request of 60 tokens, and `free_pages` more; the host tier grows in the background.
+PoolPlan growing_plan(index_t free_pages) {
+  PoolPlan plan = pool_plan();
+  plan.head_kv_heads = 0;
+  plan.arena_pages = 3 * 15 + free_pages;
+  plan.host_pages = index_t{1} << 21;
+  return plan;
+}
+
 }  // namespace
 
 TEST_CASE("a batch waits for a host tier that has to grow before a group can leave") {
   const auto backend = make_backend({.threads = 1, .two_memories = true});
   GatedMemory host(backend->memories().host);
   Memories memories = backend->memories();
-  PoolPlan plan = pool_plan();
-  plan.head_kv_heads = 0;
-  plan.arena_pages = 3 * 15 + 8;
-  plan.host_pages = index_t{1} << 21;  // so many that the tier grows in the background
-  RowLoop loop(*backend, pool_shape(), plan, {memories.device, host});
+  RowLoop loop(*backend, pool_shape(), growing_plan(8), {memories.device, host});
   const RequestId id = loop.open(120);
   loop.prefill(id, 60);
   loop.place(id, 2);
@@ -65,5 +70,23 @@ TEST_CASE("a batch waits for a host tier that has to grow before a group can lea
   REQUIRE(loop.pool.resident_groups(id) == 2);
   for (int n = 0; n < 10; ++n) loop.step({loop.item(id, 1)}, n);
   loop.step({loop.item(id, 2, true)});
+  REQUIRE(loop.wrong_rows == 0);
+}
+
+TEST_CASE("a prompt's chunk leaves room for a group's slots and for the next chunk") {
+  const auto backend = make_backend({.threads = 1, .two_memories = true});
+  GatedMemory host(backend->memories().host);
+  RowLoop loop(*backend, pool_shape(), growing_plan(15), {backend->memories().device, host});
+  const RequestId id = loop.open(120);
+  loop.prefill(id, 60);
+  loop.place(id, 2);  // cannot leave yet
+  loop.step({loop.item(id, 1)});
+  REQUIRE(loop.pool.resident_groups(id) == 3);  // a row needs no more than is there
+  std::thread opener([&] { host.open(); });
+  loop.step({loop.item(id, 4, true)});
+  opener.join();
+  REQUIRE(loop.pool.stats().stalled_batches == 1);
+  REQUIRE(loop.pool.resident_groups(id) == 2);
+  loop.step({loop.item(id, 4, true)});
   REQUIRE(loop.wrong_rows == 0);
 }

@@ -85,13 +85,16 @@ inline void KVPool::reserve(StreamView stream) {
 }
 
 /// If a batch would not find its `pages`, groups leave now whose move is under way or waits for the
-/// host tier to grow. The pages of one group's slots are kept while there are such moves: without
-/// them no other could ever leave. Whether they left.
+/// host tier to grow. While there are such moves, the pages of one group's slots are kept, without
+/// which no other could ever leave, and those of a prompt's next chunk. Whether they left.
 inline bool KVPool::let_groups_leave(index_t pages, StreamView stream) {
   const auto end = requests_.end();
   const auto waits = [&](const Request& r) { return r.leaving_to >= 0 && !is_warming(r); };
   auto waiting = std::find_if(requests_.begin(), end, waits);
-  const index_t kept = waiting == end && !mover_.is_any_leaving() ? 0 : layout_.slot_pages;
+  const auto is_chunk = [&](const ScheduledItem& item) { return item.rows >= plan_.page_rows; };
+  const bool has_chunk = std::any_of(scheduled_.begin(), scheduled_.end(), is_chunk);
+  const bool may_leave = waiting != end || mover_.is_any_leaving();
+  const index_t kept = may_leave ? layout_.slot_pages + (has_chunk ? pages : 0) : 0;
   if (pages + kept <= book_.arena.free_pages()) return false;
   for (; !mover_.is_any_leaving() && waiting != end; waiting = std::find_if(waiting, end, waits)) {
     const RequestId request = id(static_cast<std::size_t>(waiting - requests_.begin()));
