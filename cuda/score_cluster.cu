@@ -169,10 +169,11 @@ Shape shape_of(index_t tokens, index_t pairs, index_t group, const Launch& on) {
   };
   while (blocks < kMostCluster && !fits()) blocks *= 2;
   if (!fits()) return {};
-  const index_t multiprocessors = on.multiprocessors;
-  const int warps = pairs * blocks <= multiprocessors       ? 16
-                    : pairs * blocks <= 8 * multiprocessors ? 8
-                                                            : 4;
+  // Sixteen fill a multiprocessor, which leaves no room for a second block.
+  const index_t all_blocks = pairs * blocks;
+  const int warps = 2 * all_blocks <= on.multiprocessors   ? 16
+                    : all_blocks <= 8 * on.multiprocessors ? 8
+                                                           : 4;
   return {blocks, warps, div_up(all, blocks)};
 }
 
