@@ -29,9 +29,10 @@ def bars(path, title, values, places, groups, is_logarithmic=False, line=None):
         share = math.log(v / bottom) / math.log(top / bottom) if is_logarithmic else v / top
         return BASE - (BASE - TOP) * share
 
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+    height = max(HEIGHT, BASE + 40 + 15 * ((len(groups) - 1) // 3))  # three names of groups a line
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
              'font-family="sans-serif" font-size="11">',
-             f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+             f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
              f'<text x="{LEFT}" y="20" font-size="13">{title}</text>']
     for v in ticks(bottom, top, is_logarithmic):
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
