@@ -69,6 +69,7 @@ index_t own_bytes(const Bench& bench, const Case& c, index_t max_length) {
 }
 
 EngineConfig engine_config(const Bench& bench, const Case& c, index_t max_length) {
+  constexpr index_t kMostFilled = 24;  // the scores of so many are within the scratch's most
   constexpr index_t kGraphLayerBytes = 192 << 10;  // of a graph, a layer: 163 KiB measured
   const Options& o = bench.options;
   const index_t graphs = o.arrivals.count > 0 ? c.requests : 1;
@@ -85,6 +86,7 @@ EngineConfig engine_config(const Bench& bench, const Case& c, index_t max_length
           .host_dtype = c.host_dtype,
           .copy_blocks = static_cast<int>(c.copy_blocks),
           .captures = o.captures,
+          .fill_rows = o.skip.high > 0 ? kMostFilled : 0,
           .graphs = graphs,
           .offloads_all = o.offloads_all};
 }

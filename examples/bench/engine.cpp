@@ -37,7 +37,9 @@ PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaW
     c.head_weight_bytes = head->storage.bytes();
   }
   const ModelShape shape = model_shape(weights.config(), weights.dtype());
-  c.scratch_bytes = backend.scratch_bytes(scratch_shape(shape, c));
+  ScratchShape scratch = scratch_shape(shape, c);
+  scratch.requests *= std::max<index_t>(1, config.fill_rows);  // rows that are scored at once
+  c.scratch_bytes = backend.scratch_bytes(scratch);
   return c;
 }
 

@@ -25,6 +25,7 @@ struct EngineConfig {
   std::optional<DType> host_dtype{};  // none: the rows' own
   int copy_blocks = 0;                // 0: the library chooses
   bool captures = false;              // steps run as CUDA graphs
+  index_t fill_rows = 0;              // of a request, that fill_in() adds at most
   index_t graphs = 1;         // made before the first request: for max_requests, one less, ..
   bool offloads_all = false;  // every layer to the host, whatever the planner says
 };
@@ -73,8 +74,8 @@ class Engine {
   void fill_in(index_t count, SelectionSource* source);
   /// at most so many: with those of a write batch they are inside the window.
   index_t most_filled() const {
-    return std::min(config_.selection.recent_window - pool_.plan().write_batch,
-                    config_.chunk_rows / config_.max_requests);
+    return std::min({config_.selection.recent_window - pool_.plan().write_batch,
+                     config_.chunk_rows / config_.max_requests, config_.fill_rows});
   }
   /// its place in the steps, at their end, and none.
   void join(RequestId request) { requests_.push_back(request); }
