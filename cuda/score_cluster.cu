@@ -14,6 +14,7 @@ namespace {
 using namespace score;
 
 constexpr index_t kMostCluster = 8;  // blocks: what every device with clusters takes
+constexpr index_t kStoreBytes = kMostSharedBytes - 1024;  // of shared memory, at most
 template <int kDim>
 constexpr int kMostThreads = kDim > 128 ? 256 : 512;
 constexpr int kWarpChunks = kScoreTokens / kScoreWarps / kChunkTokens;
@@ -165,7 +166,7 @@ Shape shape_of(index_t tokens, index_t pairs, index_t group, const Launch& on) {
   const index_t all = div_up(tokens, kScoreTokens);
   index_t blocks = pairs <= 16 ? 8 : (pairs <= 64 ? 4 : (pairs <= 256 ? 2 : 1));
   const auto fits = [&] {
-    return Store::bytes(div_up(all, blocks), group) + 1024 <= kMostSharedBytes;
+    return Store::bytes(div_up(all, blocks), group) <= kStoreBytes;
   };
   while (blocks < kMostCluster && !fits()) blocks *= 2;
   if (!fits()) return {};
@@ -185,7 +186,9 @@ void launch(const ScoreArgs& a, const ScoreParams& p, const Shape& shape, const 
   dispatch_value<64, 80, 96, 128, 256>(a.keys.k_dim, [&]<index_t kSize>() {
     constexpr int kDim = static_cast<int>(kSize);
     const auto kernel = score_cluster_kernel<T, kDim>;
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    // The most, not `bytes`: it is the process's, and another backend may launch with more just now.
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(kStoreBytes)));
     launch_early(kernel, grid, std::min(shape.warps * device::kWarpSize, kMostThreads<kDim>), bytes,
                  p, on, static_cast<unsigned>(shape.blocks));
   });
