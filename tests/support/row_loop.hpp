@@ -169,8 +169,10 @@ class RowLoop {
         const index_t count = is_in_slots(view, item)
                                   ? static_cast<index_t>(choose_or_all(item, head, phase).size())
                                   : 0;
-        slots.push_back(reader.ask(
-            view.slot_of_rank + (i * shape.kv_heads + head) * view.max_budget, count, stream));
+        slots.push_back(count == 0 ? nullptr
+                                   : reader.ask(view.slot_of_rank +
+                                                    (i * shape.kv_heads + head) * view.max_budget,
+                                                count, stream));
       }
     }
     reader.wait(stream);
