@@ -76,7 +76,6 @@ def run(args):
         trainer.resume()
     say(f"ready after {time.monotonic() - begun:.0f} s")
     trainer.run()
-    trainer.save()  # should the report be interrupted
     memory = gpu_memory(device)
     if memory is not None:
         say(f"most GPU memory in use while training: {memory / 2**30:.2f} GiB")

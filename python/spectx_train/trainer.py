@@ -76,7 +76,8 @@ class Trainer:
         return Batch(self.target, tokens, positions, hidden, residuals, maps)
 
     def run(self):
-        """Returns when the schedule is done. SIGINT and SIGTERM save a checkpoint and raise."""
+        """Returns when the schedule is done, with a checkpoint for what follows the training.
+        SIGINT and SIGTERM save one and raise."""
         before = {s: signal.signal(s, self.stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             with self.target.compiled() if self.compiles else contextlib.nullcontext():
@@ -91,6 +92,7 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        self.save()
 
     def stop(self, number, frame):
         self.stopped = True
