@@ -222,12 +222,14 @@ const Selection& Measurement::replayed(Key key, index_t step) {
 SelectionConfig Measurement::rule_of(Key key) const {
   SelectionConfig rule = config_.rule;
   rule.budget = key.second;
-  if (key.first == Selector::guard) {
-    const index_t most = runner_.pool().plan().selection.largest_budget();
-    const index_t wanted = config_.max_budget > 0 ? config_.max_budget : 2 * rule.budget;
-    rule.max_budget = std::min(std::max(wanted, rule.budget), most);
-    rule.min_coverage = config_.min_coverage;
+  if (key.first != Selector::guard) {
+    rule.max_budget = 0;
+    rule.min_coverage = 0;
+    return rule;
   }
+  const index_t most = runner_.pool().plan().selection.largest_budget();
+  const index_t wanted = rule.max_budget > 0 ? rule.max_budget : 2 * rule.budget;
+  rule.max_budget = std::min(std::max(wanted, rule.budget), most);
   return rule;
 }
 

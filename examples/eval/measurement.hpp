@@ -19,9 +19,8 @@ struct MeasurementConfig {
   std::vector<Selector> selectors;
   std::vector<index_t> budgets;  // ascending; above the runner's only those that hold every text
   index_t length = 0;            // most tokens of a text
-  SelectionConfig rule;          // sinks and window
-  index_t max_budget = 0;        // of Selector::guard; 0: twice the budget
-  float min_coverage = 0;        // the same
+  SelectionConfig rule;          // sinks and window; max_budget (0: twice the budget) and
+                                 // what follows it are Selector::guard's
   std::uint64_t seed = 0;        // of Selector::random
 };
 

@@ -18,7 +18,7 @@ using support::UsageError;
 constexpr index_t kMostTokens = index_t{1} << 30;
 constexpr std::size_t kNumNamed = kSelectorNames.size() - 1;  // the guard has a flag of its own
 
-constexpr std::array<Flag, 28> kFlags = {{
+constexpr std::array<Flag, 30> kFlags = {{
     {"--model", "FILE.gguf", "a model of the Llama family"},
     {"--head", "PATH", "its retrieval head: a folder, .safetensors or .gguf"},
     {"--head-theta", "T", "RoPE theta of the head, instead of its file's"},
@@ -45,6 +45,10 @@ constexpr std::array<Flag, 28> kFlags = {{
      "softmax mass on its selection is X"},
     {"--max-budget", "N",
      "most rows that the guard takes before it reads all (default: 2 budgets)"},
+    {"--capped", "", "but never more than --max-budget"},
+    {"--hysteresis", "X",
+     "share of what it may miss that a step must have to spare before it reads\n"
+     "fewer rows than the step before (default 0.25)"},
     {"--buffers", "X[,X]", "slots as multiples of the budget (default 1,1.5,2,3,4)"},
     {"--seed", "S", "of the random selector and the needles' numbers (default 0)"},
     {"--jobs", "N",
@@ -119,8 +123,11 @@ Options read_options(int argc, const char* const* argv) {
                                                                         : SelectionLevel::batch;
   o.min_coverage = static_cast<float>(args.number("--min-coverage", 0, 0, 1));
   o.max_budget = args.count("--max-budget", 0, 1, kMostTokens);
-  if (args.has("--max-budget") && o.min_coverage == 0) {
-    throw UsageError("--max-budget needs --min-coverage");
+  o.is_capped = args.has("--capped");
+  o.hysteresis = static_cast<float>(args.number("--hysteresis", o.hysteresis, 0, 0.99));
+  for (const char* name : {"--max-budget", "--capped", "--hysteresis"}) {
+    if (!args.has(name) || o.min_coverage > 0) continue;
+    throw UsageError(std::string(name) + " needs --min-coverage");
   }
   if (o.min_coverage > 0) o.selectors.push_back(Selector::guard);
   o.seed = static_cast<std::uint64_t>(args.count("--seed", 0));

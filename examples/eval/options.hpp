@@ -30,7 +30,9 @@ struct Options {
   std::optional<GroupReduce> reduce;  // empty: the head's
   SelectionLevel level = SelectionLevel::head;
   float min_coverage = 0;  // 0: no guard
-  index_t max_budget = 0;  // of the guard
+  index_t max_budget = 0;  // of the guard, as the next two
+  bool is_capped = false;
+  float hysteresis = SelectionConfig{}.hysteresis;
   std::uint64_t seed = 0;
   index_t jobs = 1;  // texts at once
   std::string backend = "auto";

@@ -20,6 +20,8 @@ Json options_json(const Report& report) {
           {"level", o.level == SelectionLevel::head ? "head" : "batch"},
           {"min_coverage", o.min_coverage},
           {"max_budget", o.max_budget},
+          {"capped", o.is_capped},
+          {"hysteresis", o.hysteresis},
           {"buffers", o.buffers},
           {"needles", o.needles},
           {"needle_lead", o.needle_lead},

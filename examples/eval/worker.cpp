@@ -51,9 +51,13 @@ void Worker::prepare(index_t length) {
   config.measurement.selectors = o.selectors;
   config.measurement.budgets = o.budgets;
   config.measurement.length = length;
-  config.measurement.rule = {.budget = 0, .sinks = o.sinks, .recent_window = o.window};
-  config.measurement.max_budget = o.max_budget;
-  config.measurement.min_coverage = o.min_coverage;
+  config.measurement.rule = {.budget = 0,
+                             .sinks = o.sinks,
+                             .recent_window = o.window,
+                             .max_budget = o.max_budget,
+                             .min_coverage = o.min_coverage,
+                             .hysteresis = o.hysteresis,
+                             .may_read_all = !o.is_capped};
   config.measurement.seed = o.seed;
   config.positions = o.positions;
   config.needles = o.needles;
