@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 SHAPES = {  # layers, hidden, feed-forward, query heads, KV heads, head dim, vocabulary, tied
     "llama-3.1-8b": (32, 4096, 14336, 32, 8, 128, 128256, False),
+    "mistral-7b": (32, 4096, 14336, 32, 8, 128, 32768, False),
     "llama-3.2-1b": (16, 2048, 8192, 32, 8, 64, 128256, True),
     "qwen3-8b": (36, 4096, 12288, 32, 8, 128, 151936, False),
     "tiny": (2, 256, 512, 4, 2, 64, 1024, False),
@@ -136,6 +137,64 @@ def flashinfer_step(decoder, context, requests, kv_dtype=DTYPE, repeats=3, steps
     return timed(graph.replay, repeats, steps)
 
 
+class HostCache:
+    """Dense attention over a cache of which the last layers are in pinned host memory: a copy
+    stream brings them to two buffers in turn, from the step's begin on."""
+
+    def __init__(self, s, context, requests, resident):
+        shape = (2, requests, s.kv_heads, context, s.dim)
+        self.layers, self.resident = s.layers, resident
+        self.rows = [random(*shape) for _ in range(resident)]
+        self.buffers = [random(*shape) for _ in range(2)]
+        for _ in range(resident, s.layers):
+            self.rows.append(torch.empty(*shape, dtype=DTYPE, pin_memory=True))
+            self.rows[-1].copy_(self.buffers[0])
+        self.copies = torch.cuda.Stream()
+        self.ready = [torch.cuda.Event() for _ in range(s.layers)]
+
+    def fetch(self, layer):
+        if layer >= self.layers:
+            return
+        with torch.cuda.stream(self.copies):
+            self.buffers[layer % 2].copy_(self.rows[layer], non_blocking=True)
+        self.ready[layer].record(self.copies)
+
+    def attend(self, layer, q):
+        now = torch.cuda.current_stream()
+        if layer == 0:
+            self.copies.wait_stream(now)
+            self.fetch(self.resident)
+            self.fetch(self.resident + 1)
+        is_fetched = layer >= self.resident
+        if is_fetched:
+            now.wait_event(self.ready[layer])
+        k, v = self.buffers[layer % 2] if is_fetched else self.rows[layer]
+        out = F.scaled_dot_product_attention(q[:, :, None], k, v, enable_gqa=True)
+        if is_fetched:
+            self.copies.wait_stream(now)  # then its buffer is free
+            self.fetch(layer + 2)
+        if layer + 1 == self.layers:
+            now.wait_stream(self.copies)
+        return out[:, :, 0].contiguous()
+
+
+def offloaded_graph_step(decoder, context, requests, cap):
+    """The step, and how many layers stay on the device: as many as fit beside two buffers."""
+    s = decoder.s
+    layer_bytes = s.row_bytes // s.layers * context * requests
+    room = cap - torch.cuda.memory_reserved() - (192 << 20)
+    for resident in range(min(s.layers, max(0, int(room // layer_bytes) - 2)), -1, -1):
+        try:
+            cache = HostCache(s, context, requests, resident)
+            graph = decoder.graph(requests, cache.attend)
+            graph.replay()
+            return timed(graph.replay, 3, 4), resident
+        except torch.OutOfMemoryError:
+            cache = graph = None
+        free()  # outside: the error holds on to what is to be freed
+    raise torch.OutOfMemoryError("two buffers do not fit")
+
+
 def linears_step(decoder, requests):
     graph = decoder.graph(requests, lambda layer, q: q)
     graph.replay()
@@ -245,6 +304,22 @@ def try_batches(results, args, s, context, who, run, force_one=False):
             requests = min(requests - 1, int(requests * 0.85))
 
 
+def offloaded_graph(results, args, decoder, context):
+    for requests in (1, 2):
+        key = f"offloaded-graph/{args.model}/{context}/{requests}"
+        if results.has(key) or time.time() > args.end:
+            continue
+        ms, note = None, ""
+        free()
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            ms, resident = offloaded_graph_step(decoder, context, requests, args.cap)
+            note = f"{resident} of {decoder.s.layers} layers on the device"
+        except Exception as error:  # the others still run
+            note = f"{type(error).__name__}: {error}"[:200]
+        results.add(key, requests, context, args.model, ms, note)
+
+
 def integrate(results, args, s, who, step, prefill_ms):
     """Whole runs from the step at eight lengths. @param step  of (length, requests), ms"""
     for prompt, output in args.runs:
@@ -322,7 +397,7 @@ def main():
     who = args.who.split(",")
 
     prefill_ms = {}
-    if {"flashinfer", "flashinfer-fp8", "linears"} & set(who) or args.runs:
+    if {"flashinfer", "flashinfer-fp8", "linears", "offloaded-graph"} & set(who) or args.runs:
         decoder = Decoder(s)
         prefill_ms = prefill_times(decoder, args.runs)
         for n in (1, 8, 16, 32, 64) if "linears" in who else []:
@@ -339,6 +414,8 @@ def main():
                 integrate(results, args, s, name,
                           lambda length, n: flashinfer_step(decoder, length, n, dtype, 1, 4),
                           prefill_ms)
+        for context in contexts if "offloaded-graph" in who else []:
+            offloaded_graph(results, args, decoder, context)
         del decoder
         free()
     for attention in ("sdpa", "eager"):
