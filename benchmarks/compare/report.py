@@ -16,7 +16,8 @@ import plots  # noqa: E402
 NAMES = {"spectx": "spectx", "dense": "spectx, dense path", "flashinfer": "FlashInfer 0.6.0",
          "flashinfer-fp8": "FlashInfer 0.6.0, fp8 cache",
          "sdpa": "transformers, sdpa", "eager": "transformers, eager",
-         "offloaded": "transformers, offloaded cache"}
+         "offloaded": "transformers, offloaded cache",
+         "offloaded-graph": "a dense CUDA graph, offloaded cache"}
 
 
 def load(folder):

@@ -1,0 +1,346 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the tables of a page anew from the files of scripts/compare.
+
+page.py DIR PAGE...: each table stands between <!-- table: NAME --> and <!-- end -->.
+"""
+import argparse
+import re
+
+import report
+
+MODEL = "llama-3.1-8b"
+FLASHINFER, SDPA, EAGER = report.NAMES["flashinfer"], report.NAMES["sdpa"], report.NAMES["eager"]
+DENSE, FP8 = report.NAMES["dense"], "spectx, f8_e4m3 host rows"
+LONG = 34816
+RUNS = {"[2k,16k]": (2048, 16384), "[2k,32k]": (2048, 32768), "[16k,2k]": (16384, 2048),
+        "[32k,2k]": (32768, 2048)}
+
+
+def rows_of(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def number(value, digits=0):
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def times(a, b):
+    """How often b is in a; nothing where one of both is missing."""
+    return a / b if a and b else None
+
+
+def show_times(value):
+    return "-" if value is None else f"{value:.2f} x" if value < 10 else f"{value:.0f} x"
+
+
+class Results:
+    def __init__(self, folder):
+        self.records = report.load(folder)
+        self.runs = report.timelines(folder)
+
+    def find(self, group, context, model=MODEL, single=False):
+        return report.best(self.records, model, single).get((group, context))
+
+    def rate(self, *args, **more):
+        record = self.find(*args, **more)
+        return record["tokens_per_s"] if record else None
+
+    def prefill(self, prompt):
+        """Seconds of one prompt, as spectx computes it; the other runs fill theirs in."""
+        for name, t in self.runs.items():
+            if name.startswith(("prefill", "whole-2k")) and t["context"] == prompt:
+                return t["prompt_seconds"] / t["visits"]
+        return None
+
+    def whole(self, prompt, output, mode="spectx"):
+        """(tokens/s of steps alone, with prompts, requests) of a run of spectx-bench."""
+        for name, t in self.runs.items():
+            if t["kind"] != "run" or t["mode"] != mode or t["context"] != prompt or not t["steps"]:
+                continue
+            if name.startswith("prefill") or t["requests"] < 8:
+                continue
+            if t["longest"] == prompt + output:
+                alone = t["tokens_per_s"]
+            elif prompt == 2048 and t["longest"] > prompt + output and mode == "spectx":
+                alone = until(t, prompt + output)
+            else:
+                continue
+            seconds = self.prefill(prompt)
+            both = output / (output / alone + seconds) if seconds else None
+            return alone, both, t["requests"]
+        return None
+
+    def integrated(self, who, prompt, output):
+        for r in self.records:
+            if r.get("who") == who and r.get("output") == output and r["context"] == prompt:
+                if r.get("decode_tokens_per_s"):
+                    return r["decode_tokens_per_s"], r["run_tokens_per_s"], r["requests"]
+        return None
+
+
+def until(t, length):
+    """Tokens/s of the steps of a run up to a length, evenly spread as they are."""
+    seconds = tokens = before = 0
+    s = t["samples"]
+    for context, steps, requests, rate in zip(s["mean_context"], s["steps"], s["requests"],
+                                              s["tokens_per_s"]):
+        if context > length:
+            break
+        made = (steps - before) * requests
+        seconds, tokens, before = seconds + made / rate, tokens + made, steps
+    return tokens / seconds
+
+
+def worst(t, *left_out):
+    """The worst of the steps beside a change, against its neighbours."""
+    return max((d["worst_ratio"] for d in t["disturbances"]
+                if d["cause"] not in ("nothing", *left_out)), default=None)
+
+
+def asked(r):
+    """DESIGN's targets and what was reached."""
+    flashinfer = r.rate(FLASHINFER, LONG)
+    own, fp8 = r.rate("spectx", LONG), r.rate(FP8, LONG)
+    rows = []
+
+    def row(what, target, value, show=show_times, is_most=False):
+        good = "" if value is None else "yes" if (value <= target) == is_most else "no"
+        rows.append([what, ("at most " if is_most else "") + show(target), show(value), good])
+
+    row("34,816 tokens, best batch, over the best dense decode (FlashInfer), lossless", 4.5,
+        times(own, flashinfer))
+    row("the same, fp8 rows (stretch: 7 x)", 6, times(fp8, flashinfer))
+    for who, group, target in (("sdpa", SDPA, 25), ("eager", EAGER, 100)):
+        row(f"over transformers {who}, lossless", target, times(own, r.rate(group, LONG)))
+        row(f"over transformers {who}, fp8 rows", target, times(fp8, r.rate(group, LONG)))
+    for (name, run), (alone, both) in zip(RUNS.items(), ((2.4, 2.4), (4, 4), (3.3, 2), (5.5, 2.1))):
+        ours = r.whole(*run) or (None, None)
+        theirs = r.integrated("flashinfer", *run) or (None, None)
+        row(f"{name} over FlashInfer, decode alone", alone, times(ours[0], theirs[0]))
+        row(f"{name} over FlashInfer, prefill counted", both, times(ours[1], theirs[1]))
+    one, dense = (r.find(g, 131072, single=True) for g in ("spectx", DENSE))
+    if one and dense:
+        row("one request of 131,072 tokens over dense", 1.7,
+            times(one["tokens_per_s"], dense["tokens_per_s"]))
+        row("attention's part of that step, smaller by", 8,
+            times(dense["part_ms"]["attend"], one["part_ms"]["attend"]))
+    short, dense = (r.rate(g, 4096, single=True) for g in ("spectx", DENSE))
+    if short and dense:
+        row("one request of 4,096 tokens, slower than dense by", 2, 100 * (dense / short - 1),
+            lambda v: f"{v:.1f} %", True)
+    edge = max(filter(None, (r.rate("spectx", LONG, "llama-3.2-1b", x) for x in (False, True))),
+               default=None)
+    hosts = report.NAMES["offloaded-graph"]
+    for target, group in ((20, report.NAMES["offloaded"]), (1.5, hosts)):
+        theirs = [r.rate(group, LONG, "llama-3.2-1b", x) for x in (False, True)]
+        row(f"4 GB, the 1B shape, 34,816 tokens, over {group}", target,
+            times(edge, max(filter(None, theirs), default=None)))
+    exposed = [100 * (x["exposed_ms"] - x["exposed_floor_ms"]) / x["step_ms"] for x in r.records
+               if x.get("mode") == "spectx" and x.get("groups_on_host") and x["model"] == MODEL]
+    row("exposed time above its floor, of a step", 5, max(exposed, default=None),
+        lambda v: "-" if v is None else f"{v:.1f} %", True)
+    for name, what in (("whole-2k-32k", "growth"), ("arrivals", "arrivals")):
+        if name in r.runs:
+            row(f"{what}: a step beside a change against its neighbours", 1.2,
+                worst(r.runs[name], "tokens were filled in", "the host tier grows"),
+                is_most=True)
+            share = 100 * abs(r.runs[name]["memory"]["uncounted_share"])
+            row(f"{what}: memory against the planner's figure", 1, share,
+                lambda v: f"{v:.2f} %", True)
+    return rows_of(["", "asked", "reached", ""], rows)
+
+
+def by_context(r, single):
+    found = report.best(r.records, MODEL, single)
+    contexts = sorted({c for _, c in found})
+    groups = sorted({g for g, _ in found}, key=lambda g: list(ORDER).index(g))
+
+    def cell(record):
+        if not record:
+            return "-"
+        rate = number(record["tokens_per_s"], 0 if record["tokens_per_s"] >= 100 else 1)
+        return rate if single else f"{rate} ({record['requests']})"
+
+    rows = [[g, *(cell(found.get((g, c))) for c in contexts)] for g in groups]
+    for g in ("spectx", FP8):
+        ratios = [times(r.rate(g, c, single=single), r.rate(FLASHINFER, c, single=single))
+                  for c in contexts]
+        if any(ratios):
+            rows.append([f"{g}, over FlashInfer", *map(show_times, ratios)])
+    return rows_of(["one request" if single else "best batch: tokens/s (requests)",
+                    *(f"{c:,}" for c in contexts)], rows)
+
+
+ORDER = ["spectx", FP8, "spectx, i8 host rows", FLASHINFER, report.NAMES["flashinfer-fp8"], DENSE, SDPA,
+         EAGER, report.NAMES["offloaded"], report.NAMES["offloaded-graph"]]
+
+
+def misses(r):
+    scales = (1, 1.5, 2)
+    groups = {}
+    for x in r.records:
+        if (x["file"].startswith("spectx") and x["context"] == LONG and x["model"] == MODEL and
+                x.get("miss_scale") in scales and not x["error"]):
+            key = (x["group"], x["requests"], x["hot_buffer"])
+            groups.setdefault(key, {})[x["miss_scale"]] = x
+    flashinfer = r.rate(FLASHINFER, LONG)
+    rows = []
+    for (group, requests, buffer), found in groups.items():
+        cells = []
+        for scale in scales:
+            x = found.get(scale)
+            cells.append("-" if not x else
+                         f"{x['tokens_per_s']:,.0f}, {show_times(times(x['tokens_per_s'], flashinfer))} "
+                         f"({100 * x['miss_rate']:.1f} %; {x['exposed_ms']:.2f} ms)")
+        rows.append([f"{group}, {requests} requests, buffer {buffer:g}x", *cells])
+    return rows_of(["misses of the trace, times", *(f"{s:g}" for s in scales)], rows)
+
+
+def others(r):
+    """Other shapes."""
+    rows = []
+    for model, name in (("qwen3-8b", "Qwen3-8B"), ("mistral-7b", "Mistral-7B")):
+        found = {g: r.find(g, LONG, model) for g in ("spectx", FP8, FLASHINFER)}
+        cell = lambda x: f"{x['tokens_per_s']:,.0f} ({x['requests']})" if x else "-"
+        theirs = found[FLASHINFER]
+        ratios = [show_times(times(found[g] and found[g]["tokens_per_s"],
+                                   theirs and theirs["tokens_per_s"])) for g in ("spectx", FP8)]
+        rows.append([name, cell(found["spectx"]), cell(found[FP8]), cell(theirs), "; ".join(ratios)])
+    return rows_of(["34,816 tokens", "spectx", "fp8 rows", "FlashInfer", "over FlashInfer"], rows)
+
+
+def edge(r):
+    """Under 4 GB."""
+    model = "llama-3.2-1b"
+    contexts = (16384, LONG)
+    rows = []
+    for group in ("spectx", DENSE, report.NAMES["offloaded-graph"], report.NAMES["offloaded"]):
+        for single in (True, False):
+            found = [r.find(group, c, model, single) for c in contexts]
+            if not any(found):
+                continue
+            rows.append([f"{group}, {'one request' if single else 'best batch'}", *(
+                f"{x['tokens_per_s']:,.{0 if x['tokens_per_s'] > 100 else 1}f} ({x['requests']}"
+                f"{'; ' + x['note'] if x.get('note') else ''})" if x else "-" for x in found)])
+    return rows_of(["4 GB, Llama-3.2-1B's shape", *(f"{c:,}" for c in contexts)], rows)
+
+
+def whole(r):
+    who = [("spectx, lossless", lambda run: r.whole(*run)),
+           (DENSE, lambda run: r.whole(*run, mode="dense")),
+           (FLASHINFER, lambda run: r.integrated("flashinfer", *run)),
+           (SDPA, lambda run: r.integrated("sdpa", *run))]
+    rows = []
+    for name, get in who:
+        cells = []
+        for run in RUNS.values():
+            x = get(run)
+            cells.append("-" if not x else f"{number(x[0])}; {number(x[1])} ({x[2]})")
+        rows.append([name, *cells])
+    return rows_of(["decode alone; prefill counted (requests)", *RUNS], rows)
+
+
+def ablation(r):
+    """Steps without prefetch are computed: their transfers lie beside nothing."""
+    sets = {(x["file"][:-5], x.get("miss_scale")): x for x in r.records
+            if report.is_ablation(x) and not x["error"]}
+    rows = []
+
+    def row(what, name, scale=1.0, has_prefetch=True):
+        x = sets.get((name, scale))
+        if not x:
+            return
+        alone = x["step_ms"] - x["exposed_ms"] + x["transfer_ms"]
+        rate = x["tokens_per_s"] if has_prefetch else 1000 * x["requests"] / alone
+        rows.append([what, f"{100 * x['miss_rate']:.1f} %",
+                     f"{rate:,.0f}{'' if has_prefetch else ' (computed)'}"])
+
+    row("sparse attention alone: the rows are fetched in every step, no prefetch",
+        "ablation-host-1x", 20.0, False)
+    row("+ difference loading, buffer 1x", "ablation-host-1x", 1.0, False)
+    row("+ prefetch", "ablation-host-1x")
+    row("+ hot buffer 2x", "ablation-host-2x")
+    row("+ fp8 host tier", "ablation-host-2x-fp8")
+    row("+ adaptive memory: all that fits stays on the device", "ablation-planned")
+    for group, what in (("spectx", "lossless"), (FP8, "fp8")):
+        x = r.find(group, LONG)
+        if x:
+            rows.append([f"the best batch in the same memory, {what} ({x['requests']} requests)",
+                         f"{100 * x['miss_rate']:.1f} %", number(x["tokens_per_s"])])
+    return rows_of(["eight requests of 34,816 tokens", "rows fetched", "tokens/s"], rows)
+
+
+def growth(r):
+    s = r.runs["whole-2k-32k"]["samples"]
+    rows = []
+    for asked_for in (2081, 8192, 12800, 18100, 23600, 28800, 34300):
+        i = min(range(len(s["steps"])), key=lambda n: abs(s["mean_context"][n] - asked_for))
+        rows.append([f"{s['mean_context'][i]:,.0f}", number(s["tokens_per_s"][i]),
+                     f"{s['step_p50_ms'][i]:.1f} ms", f"{s['resident_layers'][i]:.1f}",
+                     f"{100 * s['miss_rate'][i]:.0f} %", f"{s['exposed_ms'][i]:.2f} ms"])
+    return rows_of(["context", "tokens/s", "step p50", "layers of each on the device", "misses",
+                    "exposed"], rows)
+
+
+def memory(r):
+    rows = []
+    for name, t in r.runs.items():
+        if name.startswith("prefill") or t["mode"] == "dense":
+            continue
+        m = t["memory"]
+        counted = m["planned"] + m["benchmark"]
+        rows.append([name, *(f"{v / 1e9:.3f}" for v in (m["cap"], m["driver_peak"], m["start_up"],
+                                                        counted)),
+                     f"{100 * m['uncounted_share']:+.2f} %"])
+    return rows_of(["GB", "cap", "the driver's most", "context, modules", "counted",
+                    "taken beside it"], rows)
+
+
+def beside(r):
+    runs = {name: t for name, t in r.runs.items() if name in ("whole-2k-32k", "arrivals")}
+    causes = dict.fromkeys(d["cause"] for t in runs.values() for d in t["disturbances"])
+    cells = lambda cause: [next((f"{d['steps']}, {d['worst_ratio']:.2f}" +
+                                 (f" ({d['longer']} above 1.2)" if d["longer"] else "")
+                                 for d in t["disturbances"] if d["cause"] == cause), "-")
+                           for t in runs.values()]
+    return rows_of(["beside: steps, the worst against its neighbours", *runs],
+                   [[cause, *cells(cause)] for cause in causes])
+
+
+def summary(r):
+    """The README's table."""
+    rows = []
+    for context in (18432, LONG, 131072):
+        cells = [r.rate(g, context) for g in (EAGER, SDPA, FLASHINFER, "spectx", FP8)]
+        ratios = [show_times(times(c, cells[2])) for c in cells[3:] if c]
+        rows.append([f"{context:,}", *("" if c is None else number(c) for c in cells),
+                     ", ".join(ratios)])
+    return rows_of(["cached tokens", "transformers eager", "sdpa", "FlashInfer", "spectx",
+                    "with an fp8 host tier", "over FlashInfer"], rows)
+
+
+TABLES = {"asked": asked, "best": lambda r: by_context(r, False), "one": lambda r: by_context(r, True),
+          "misses": misses, "others": others, "edge": edge, "whole": whole, "ablation": ablation,
+          "growth": growth, "memory": memory, "beside": beside, "summary": summary}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("pages", nargs="+")
+    args = parser.parse_args()
+    results = Results(args.folder)
+    place = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
+    for page in args.pages:
+        with open(page) as file:
+            text = file.read()
+        text = place.sub(lambda m: m[1] + "\n" + "\n".join(TABLES[m[2]](results)) + "\n\n" + m[3],
+                         text)
+        with open(page, "w") as file:
+            file.write(text)
+
+
+if __name__ == "__main__":
+    main()
