@@ -17,6 +17,9 @@ RUNS = {"[2k,16k]": (2048, 16384), "[2k,32k]": (2048, 32768), "[16k,2k]": (16384
         "[32k,2k]": (32768, 2048)}
 
 
+GROWTH = (2081, 8192, 12800, 18100, 23600, 28800, 34300)
+
+
 def rows_of(head, rows):
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
@@ -272,16 +275,44 @@ def ablation(r):
     return rows_of(["eight requests of 34,816 tokens", "rows fetched", "tokens/s"], rows)
 
 
-def growth(r):
-    s = r.runs["whole-2k-32k"]["samples"]
+def growth(t, contexts):
+    """A whole run at some of its lengths, and all of it."""
+    s = t["samples"]
     rows = []
-    for asked_for in (2081, 8192, 12800, 18100, 23600, 28800, 34300):
+    for asked_for in contexts:
         i = min(range(len(s["steps"])), key=lambda n: abs(s["mean_context"][n] - asked_for))
         rows.append([f"{s['mean_context'][i]:,.0f}", number(s["tokens_per_s"][i]),
-                     f"{s['step_p50_ms'][i]:.1f} ms", f"{s['resident_layers'][i]:.1f}",
+                     f"{s['step_p50_ms'][i]:.2f} ms", f"{s['resident_layers'][i]:.1f}",
                      f"{100 * s['miss_rate'][i]:.0f} %", f"{s['exposed_ms'][i]:.2f} ms"])
+    rows.append([f"all, {t['steps']:,} steps", number(t["tokens_per_s"]),
+                 f"{t['step_ms_p50']:.2f} ms", f"{t['moved_groups']} groups moved",
+                 f"{t['stalled_batches']} batches waited for one", ""])
     return rows_of(["context", "tokens/s", "step p50", "layers of each on the device", "misses",
                     "exposed"], rows)
+
+
+def arrivals(r):
+    t = r.runs["arrivals"]
+    rows = [["had to wait; refused", f"{t['waited']}; {t['refused']}"],
+            ["at once, at most", str(t["most_at_once"])],
+            ["parked, and resumed", str(t["parks"])],
+            ["groups moved; batches that waited for a move",
+             f"{t['moved_groups']}; {t['stalled_batches']}"],
+            ["tokens/s over all steps; in the fastest stretch",
+             f"{number(t['tokens_per_s'])}; {number(max(t['samples']['tokens_per_s']))}"]]
+    return rows_of([f"{t['visits']} requests of a seed", ""], rows)
+
+
+def prompts(r):
+    torch = {}
+    for x in r.records:
+        if x.get("who") == "flashinfer" and x.get("prefill_ms"):
+            torch[x["context"]] = x["prefill_ms"] / x["requests"] / 1000
+    rows = []
+    for prompt in (2048, 16384, 32768):
+        ours, theirs = r.prefill(prompt), torch.get(prompt)
+        rows.append([f"{prompt:,}", number(ours, 2), number(theirs, 2), show_times(times(ours, theirs))])
+    return rows_of(["seconds of one prompt, tokens", "spectx", "torch", "of torch's"], rows)
 
 
 def memory(r):
@@ -323,7 +354,9 @@ def summary(r):
 
 TABLES = {"asked": asked, "best": lambda r: by_context(r, False), "one": lambda r: by_context(r, True),
           "misses": misses, "others": others, "edge": edge, "whole": whole, "ablation": ablation,
-          "growth": growth, "memory": memory, "beside": beside, "summary": summary}
+          "growth": lambda r: growth(r.runs["whole-2k-32k"], GROWTH),
+          "growth-1b": lambda r: growth(r.runs["whole-1b-2k-32k"], GROWTH),
+          "arrivals": arrivals, "prompts": prompts, "memory": memory, "beside": beside, "summary": summary}
 
 
 def main():
