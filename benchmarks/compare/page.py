@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the tables of a page anew from the files of scripts/compare.
 
-page.py DIR PAGE...: each table stands between <!-- table: NAME --> and <!-- end -->.
+page.py DIR PAGE...: each table stands between <!-- table: NAME --> and <!-- end -->. With --check
+nothing is written; exit code 1 where a page is not what the files say.
 """
 import argparse
 import re
+import sys
 
 import report
 
@@ -363,16 +365,28 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
     parser.add_argument("pages", nargs="+")
+    parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     results = Results(args.folder)
-    place = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
+
+    def written(match):
+        try:
+            return "\n".join([match[1], "", *TABLES[match[2]](results), "", match[3]])
+        except KeyError as error:  # a run whose file is not there
+            print(f"{match[2]} stays as it is: {error} is missing", file=sys.stderr)
+            return match[0]
+
+    place = re.compile(r"(<!-- table: ([\w-]+) -->)\n.*?(<!-- end -->)", re.S)
+    differs = False
     for page in args.pages:
         with open(page) as file:
-            text = file.read()
-        text = place.sub(lambda m: m[1] + "\n" + "\n".join(TABLES[m[2]](results)) + "\n\n" + m[3],
-                         text)
-        with open(page, "w") as file:
-            file.write(text)
+            before = file.read()
+        after = place.sub(written, before)
+        differs = differs or after != before
+        if not args.check:
+            with open(page, "w") as file:
+                file.write(after)
+    sys.exit("the pages are not what the files say" if args.check and differs else 0)
 
 
 if __name__ == "__main__":
