@@ -218,7 +218,10 @@ void launch_rows(const AttendArgs& a, Params p, index_t rows, const Launch& on) 
                     static_cast<unsigned>(a.kv.kv_heads * p.query_tiles),
                     static_cast<unsigned>(rows));
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-    launch_early(kernel, grid, kBlockThreads, kBytes, p, on);
+    // A grid that fills the device spreads evenly only over one that is empty.
+    Launch launch = on;
+    launch.starts_early = on.starts_early && p.leaves_room;
+    launch_early(kernel, grid, kBlockThreads, kBytes, p, launch);
   });
 }
 

@@ -305,7 +305,7 @@ def try_batches(results, args, s, context, who, run, force_one=False):
 
 
 def offloaded_graph(results, args, decoder, context):
-    for requests in (1, 2):
+    for requests in {"1": (1,), "best": (2,), "both": (1, 2)}[args.requests]:
         key = f"offloaded-graph/{args.model}/{context}/{requests}"
         if results.has(key) or time.time() > args.end:
             continue
