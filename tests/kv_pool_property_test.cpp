@@ -2,12 +2,16 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <optional>
 
 #include "catch.hpp"
 #include "support/backends.hpp"
+#include "support/engine_blocks.hpp"
 #include "support/pool_simulation.hpp"
 
 using namespace spectx;
+using test::EngineBlocks;
+using test::Lends;
 
 namespace {
 
@@ -26,7 +30,7 @@ ModelShape small_shape() {
                         AttentionKind::full}};
 }
 
-PoolPlan small_plan(DType host) {
+PoolPlan small_plan(DType host, Lends how) {
   PoolPlan plan;
   plan.selection = {.budget = 20, .sinks = 1, .recent_window = 8};
   plan.max_requests = 5;
@@ -40,7 +44,8 @@ PoolPlan small_plan(DType host) {
   plan.host_pages = 120;
   plan.host_dtype = host;
   plan.write_batch = 4;
-  return plan;
+  if (how != Lends::nothing) plan.arena_pages = 40;
+  return lent(plan, small_shape(), how, 48);
 }
 
 /// SPECTX_TEST_OPERATIONS in the environment goes before what the build says.
@@ -53,14 +58,22 @@ int num_operations() {
 
 TEST_CASE("random requests, steps, moves, parks and rewinds agree with a plain map") {
   // Seeds that go everywhere in few operations too.
-  const auto [seed, host] = GENERATE(table<unsigned, DType>(
-      {{1U, DType::f32}, {6U, DType::f32}, {3U, DType::f8_e4m3}, {4U, DType::i8}}));
-  CAPTURE(seed, dtype_name(host));
+  const auto [seed, host, how] =
+      GENERATE(table<unsigned, DType, Lends>({{1U, DType::f32, Lends::nothing},
+                                              {6U, DType::f32, Lends::nothing},
+                                              {3U, DType::f8_e4m3, Lends::nothing},
+                                              {4U, DType::i8, Lends::nothing},
+                                              {1U, DType::f32, Lends::groups},
+                                              {2U, DType::f32, Lends::blocks}}));
+  CAPTURE(seed, dtype_name(host), how);
   const auto backend = test::make_backend({.threads = 1, .two_memories = true});
-  test::PoolSimulation simulation(*backend, small_shape(), small_plan(host), seed);
+  const PoolPlan plan = small_plan(host, how);
+  std::optional<EngineBlocks> engine;
+  if (plan.lends()) engine.emplace(*backend, small_shape(), plan).refuses_of_100 = 10;
+  test::PoolSimulation simulation(*backend, small_shape(), plan, seed, engine ? &*engine : nullptr);
   // Means of whole numbers below 2^10: one rounding of the sum's quotient, one of each weight.
   const double tolerance = 256 * static_cast<double>(std::numeric_limits<float>::epsilon());
-  const int operations = num_operations() / 4;
+  const int operations = num_operations() / 6;
   for (int i = 0; i < operations; ++i) {
     CAPTURE(i);
     const double error = simulation.operate();
@@ -74,4 +87,9 @@ TEST_CASE("random requests, steps, moves, parks and rewinds agree with a plain m
   const PoolStats stats = simulation.pool().stats();
   REQUIRE(stats.device_used == 0);
   REQUIRE(stats.host_used == 0);
+  REQUIRE(stats.lent == 0);
+  if (!engine) return;
+  REQUIRE_FALSE(engine->is_misused);
+  REQUIRE(engine->refused > 0);
+  REQUIRE(engine->held() == 0);
 }

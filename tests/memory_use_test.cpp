@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The planner predicts to the byte what the components allocate and what requests hold.
 #include <memory>
+#include <optional>
 
 #include "catch.hpp"
 #include "spectx/memory_planner.hpp"
 #include "support/backends.hpp"
 #include "support/deferred_backend.hpp"
+#include "support/engine_blocks.hpp"
 #include "support/limited_memory.hpp"
 #include "support/toy_loop.hpp"
 
@@ -29,6 +31,14 @@ PlannerConfig config_of(const toy::Model& model) {
   return config;
 }
 
+/// With the pages of resident groups in a host engine's cache.
+void lend(PlannerConfig& config, Lends how) {
+  if (how == Lends::nothing) return;
+  config.lent_bytes = 4 << 20;
+  config.device_bytes += 4 << 20;
+  config.lends_whole_requests = how == Lends::blocks;
+}
+
 }  // namespace
 
 TEST_CASE("predicted bytes are the bytes that are allocated") {
@@ -36,7 +46,8 @@ TEST_CASE("predicted bytes are the bytes that are allocated") {
   const bool has_head = GENERATE(false, true);
   const index_t page_rows = GENERATE(7, 16);
   const index_t max_budget = GENERATE(0, 150);  // more than the hot buffer
-  CAPTURE(has_host_tier, has_head, page_rows, max_budget);
+  const bool lends = GENERATE(false, true);
+  CAPTURE(has_host_tier, has_head, page_rows, max_budget, lends);
   const auto worker = make_backend({.threads = 1, .two_memories = true});
   AllocationCounter counter;
   LimitedMemory device(worker->memories().device, Tier::device, counter);
@@ -51,12 +62,16 @@ TEST_CASE("predicted bytes are the bytes that are allocated") {
     config.selection.max_budget = max_budget;
     config.selection.min_coverage = max_budget > 0 ? 0.9F : 0;
     if (!has_head) config.head = {};
+    if (lends) lend(config, Lends::groups);
     MemoryPlanner planner(model.shape, config);
     REQUIRE(planner.pool_plan().has_host_tier() == has_host_tier);
     REQUIRE((!has_host_tier || planner.pool_plan().slots >= std::max<index_t>(96, max_budget)));
     const MemoryUse use = planner.predict({});
 
-    KVPool pool(backend, model.shape, planner.pool_plan(), backend.memories());
+    std::optional<EngineBlocks> engine;
+    if (lends) engine.emplace(*worker, model.shape, planner.pool_plan());
+    KVPool pool(backend, model.shape, planner.pool_plan(), backend.memories(),
+                engine ? &*engine : nullptr);
     REQUIRE(device.held_bytes() == use.arena + use.staging + use.pool_tables);
     REQUIRE(pool.stats().device_total == device.held_bytes());
     const PrefetchPipeline pipeline(backend, pool, {});
@@ -78,13 +93,19 @@ TEST_CASE("predicted use is what requests hold, wherever they are") {
   const toy::Model sizes(*backend, 1);
   PlannerConfig config = config_of(sizes);
   config.force_host_tier = true;
+  const Lends how = GENERATE(Lends::nothing, Lends::groups, Lends::blocks);
   config.host_dtype = GENERATE(DType::f32, DType::f8_e4m3, DType::i8);
+  lend(config, how);
   MemoryPlanner planner(sizes.shape, config);
-  ToyLoop loop(*backend, planner.pool_plan());
+  std::optional<EngineBlocks> engine;
+  if (how != Lends::nothing) engine.emplace(*backend, sizes.shape, planner.pool_plan());
+  ToyLoop loop(*backend, planner.pool_plan(), backend->memories(), engine ? &*engine : nullptr);
   const auto groups = static_cast<std::int32_t>(loop.pool.layout().groups);
   const auto check = [&] {
     const MemoryUse use = planner.predict(loop.pool.needs());
     REQUIRE(use.arena_used() == loop.pool.stats().device_used);
+    REQUIRE(use.lent_rows == loop.pool.stats().lent);
+    REQUIRE(use.lent_rows == (engine ? engine->held_bytes() : 0));
     REQUIRE(use.host_rows == loop.pool.stats().host_used);
     REQUIRE(loop.pool.stats().host_total <= use.host_cap);
   };
@@ -115,4 +136,5 @@ TEST_CASE("predicted use is what requests hold, wherever they are") {
   for (int n = 0; n < 5; ++n) loop.pool.close({n}, loop.stream);
   check();
   REQUIRE(loop.pool.stats().device_used == 0);
+  REQUIRE(loop.pool.stats().lent == 0);
 }

@@ -32,7 +32,7 @@ TEST_CASE("too small a memory is named with what it lacks") {
     } catch (const OutOfMemory& error) {
       CHECK(error.bytes_asked() > error.bytes_free());
       CHECK(error.bytes_free() >= 0);
-      return error.tier() == Tier::device ? 'd' : 'h';
+      return tier_name(error.tier())[0];
     }
     return '-';
   };
@@ -52,14 +52,27 @@ TEST_CASE("too small a memory is named with what it lacks") {
   config.has_one_memory = true;
   config.device_bytes = config.model_bytes + (index_t{2} << 30);
   CHECK(tier_that_lacks() == 'd');
+  config = llama_config();
+  config.lent_bytes = index_t{24} << 30;
+  CHECK(tier_that_lacks() == '-');
+  config.lent_bytes = index_t{60} << 30;  // too little is left for slots: no host tier
+  CHECK(tier_that_lacks() == '-');
+  config.force_host_tier = true;
+  CHECK(tier_that_lacks() == 'd');
+  config.force_host_tier = false;
+  config.lent_bytes = 1000;  // not one page
+  CHECK(tier_that_lacks() == 'l');
+  config.host_bytes = 0;
+  config.lent_bytes = index_t{1} << 30;
+  CHECK(tier_that_lacks() == 'l');
 }
 
 TEST_CASE("hostile configurations give an error, not a wrong size") {
   for (index_t PlannerConfig::*const field :
        {&PlannerConfig::device_bytes, &PlannerConfig::host_bytes, &PlannerConfig::model_bytes,
         &PlannerConfig::head_weight_bytes, &PlannerConfig::scratch_bytes,
-        &PlannerConfig::max_requests, &PlannerConfig::max_length, &PlannerConfig::max_step_rows,
-        &PlannerConfig::page_rows, &PlannerConfig::write_batch}) {
+        &PlannerConfig::lent_bytes, &PlannerConfig::max_requests, &PlannerConfig::max_length,
+        &PlannerConfig::max_step_rows, &PlannerConfig::page_rows, &PlannerConfig::write_batch}) {
     for (const index_t bad : kBad) {
       PlannerConfig config = llama_config();
       config.*field = bad;

@@ -5,120 +5,13 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "support/page_pool.hpp"
 #include "support/planner_cases.hpp"
 
 using namespace spectx;
+using test::PagePool;
 
 namespace {
-
-/// A pool of pages without rows: what requests hold while groups move, by KVPool's rules.
-class PagePool {
- public:
-  struct Request {
-    RequestNeed need;
-    std::int32_t target = -1;  // of the move under way
-    index_t moved_pages = 0;   // that each moving group holds beside the current ones
-    int steps_left = 0;        // until its copy is done
-    int changes = 1;           // requests that joined or left since it joined, itself included
-    int turns = 0;             // moves that went the other way than the one before
-    int last_direction = 0;
-  };
-
-  PagePool(MemoryPlanner& planner, std::mt19937& random)
-      : planner_(planner), layout_(planner.layout()), random_(random) {}
-
-  std::vector<RequestNeed> needs() const {
-    std::vector<RequestNeed> all;
-    for (const Request& r : requests) {
-      all.push_back(r.need);
-      all.back().moving_to = r.target;
-    }
-    return all;
-  }
-
-  index_t device_pages() const {
-    index_t pages = 0;
-    for (const Request& r : requests) {
-      pages += r.need.resident_groups * token_pages(r.need.length) +
-               (layout_.groups - r.need.resident_groups) * layout_.slot_pages +
-               ceil_div(r.need.length, layout_.key_page_rows);
-      if (r.target >= 0) pages += std::abs(r.target - r.need.resident_groups) * r.moved_pages;
-    }
-    return pages;
-  }
-  index_t host_pages() const {
-    index_t pages = 0;
-    for (const Request& r : requests) {
-      const std::int32_t resident =
-          r.target < 0 ? r.need.resident_groups : std::min(r.target, r.need.resident_groups);
-      pages += (layout_.groups - resident) * token_pages(r.need.length);
-    }
-    return pages;
-  }
-
-  /// Starts what the placement asks for and there is room for.
-  void apply(const Placement& placement) {
-    for (std::size_t i = 0; i < requests.size(); ++i) {
-      Request& r = requests[i];
-      const std::int32_t to = placement.resident_groups[i];
-      const std::int32_t from = r.need.resident_groups;
-      if (r.target >= 0 || to == from) continue;
-      const bool is_leaving = to < from;
-      const index_t pages = is_leaving ? layout_.slot_pages : token_pages(r.need.length);
-      if (device_pages() + std::abs(to - from) * pages > planner_.pool_plan().arena_pages) continue;
-      r.target = to;
-      r.moved_pages = pages;
-      r.steps_left = r.need.length == 0 ? 0 : 1 + static_cast<int>(random_() % 3);
-      const int direction = is_leaving ? -1 : 1;
-      r.turns += direction == -r.last_direction ? 1 : 0;
-      r.last_direction = direction;
-    }
-    settle(/*wait=*/false);
-  }
-
-  void settle(bool wait) {
-    for (Request& r : requests) {
-      if (r.target < 0 || (!wait && r.steps_left-- > 0)) continue;
-      const index_t more =
-          r.target > r.need.resident_groups
-              ? (r.target - r.need.resident_groups) * (token_pages(r.need.length) - r.moved_pages)
-              : 0;
-      const bool has_room = device_pages() + more <= planner_.pool_plan().arena_pages;
-      if (has_room) r.need.resident_groups = r.target;
-      r.target = -1;
-    }
-  }
-
-  /// One step: `rows` for each request. False: out of memory even after waiting for the moves.
-  bool step(const std::vector<index_t>& rows) {
-    for (std::size_t i = 0; i < rows.size(); ++i) requests[i].need.length += rows[i];
-    if (is_full()) {
-      for (std::size_t i = 0; i < rows.size(); ++i) requests[i].need.length -= rows[i];
-      settle(/*wait=*/true);
-      for (std::size_t i = 0; i < rows.size(); ++i) requests[i].need.length += rows[i];
-    }
-    return !is_full();
-  }
-
-  void note_change() {
-    for (Request& r : requests) ++r.changes;
-  }
-
-  std::vector<Request> requests;
-
- private:
-  index_t token_pages(index_t length) const {
-    return ceil_div(length, planner_.pool_plan().page_rows);
-  }
-  bool is_full() const {
-    return device_pages() > planner_.pool_plan().arena_pages ||
-           host_pages() > planner_.pool_plan().host_pages;
-  }
-
-  MemoryPlanner& planner_;
-  PoolLayout layout_;
-  std::mt19937& random_;
-};
 
 /// Requests come, are prefilled in chunks, decode and leave; whoever is admitted never runs out.
 struct Outcome {
@@ -162,7 +55,7 @@ Outcome simulate(MemoryPlanner& planner, std::uint32_t seed, int steps) {
           {is_prompt ? plan.max_step_rows : 1, left, r.need.final_length - r.need.length}));
       left -= rows.back();
     }
-    if (!pool.step(rows)) {
+    if (!pool.step(rows) || pool.is_torn) {
       ++outcome.ran_out;
       return outcome;
     }
@@ -186,6 +79,28 @@ TEST_CASE("requests that were admitted run to their end while groups move") {
   for (std::uint32_t seed = 1; seed <= 8; ++seed) {
     CAPTURE(arena, host, seed);
     MemoryPlanner planner(shape, test::planner_config(shape, arena, host));
+    const Outcome outcome = simulate(planner, seed, 2000);
+    CHECK(outcome.ran_out == 0);
+    CHECK(outcome.finished > 5);
+    CHECK(outcome.most_spare_turns <= 0);
+  }
+}
+
+TEST_CASE("and so they do in a host engine's pages") {
+  const ModelShape shape = test::planner_shape();
+  const bool moves_whole_requests = GENERATE(false, true);
+  const index_t lent = GENERATE(3, 12, 18, 27, 42, 69, 108, 192);
+  const index_t host = GENERATE(48, 60, 100, 192);
+  for (std::uint32_t seed = 1; seed <= 8; ++seed) {
+    CAPTURE(moves_whole_requests, lent, host, seed);
+    PlannerConfig config = test::planner_config(shape, /*arena_pages=*/100, host);
+    const index_t page_bytes =
+        PoolLayout(shape, MemoryPlanner(shape, config).pool_plan()).page_bytes;
+    config.lent_bytes = lent * page_bytes;
+    config.device_bytes += config.lent_bytes;
+    config.lends_whole_requests = moves_whole_requests;
+    MemoryPlanner planner(shape, config);
+    REQUIRE(planner.pool_plan().lent_pages == lent);
     const Outcome outcome = simulate(planner, seed, 2000);
     CHECK(outcome.ran_out == 0);
     CHECK(outcome.finished > 5);

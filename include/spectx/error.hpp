@@ -36,9 +36,8 @@ class FileError : public Error {
 class OutOfMemory : public Error {
  public:
   OutOfMemory(Tier tier, index_t bytes_asked, index_t bytes_free)
-      : Error("out of " + std::string(tier == Tier::device ? "device" : "host") +
-              " memory: " + std::to_string(bytes_asked) + " bytes asked, " +
-              std::to_string(bytes_free) + " bytes free"),
+      : Error("out of " + std::string(tier_name(tier)) + " memory: " + std::to_string(bytes_asked) +
+              " bytes asked, " + std::to_string(bytes_free) + " bytes free"),
         tier_(tier),
         bytes_asked_(bytes_asked),
         bytes_free_(bytes_free) {}

@@ -21,6 +21,7 @@ enum class RequestState : std::uint8_t {
 struct PoolStats {
   index_t device_used = 0;      // arena pages that are held
   index_t device_total = 0;     // arena, staging, tables and batch arrays
+  index_t lent = 0;             // pages of a host engine, beside those
   index_t host_used = 0;        // host pages that are held
   index_t host_total = 0;       // what the host tier has grown to
   index_t stalled_batches = 0;  // schedules that waited for groups to leave
@@ -33,8 +34,11 @@ class KVPool {
  public:
   /// Allocates the arena and the tables; the host tier grows as rows need it, where its memory is
   /// slow to get ahead of need, on a thread of the pool's own. Blocks. Throws OutOfMemory,
-  /// InvalidArgument for a plan that does not fit the shape.
-  KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan, Memories memories);
+  /// InvalidArgument for a plan that does not fit the shape. With a `lender`, which a plan with
+  /// lent_pages needs, the pages of resident groups are its own; close every request before the
+  /// pool goes, so that it gets them back.
+  KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan, Memories memories,
+         PageLender* lender = nullptr);
   KVPool(KVPool&&) = delete;
 
   /// Reserves pages for the rows of `items` and fills the device arrays. Between steps; the only
@@ -116,7 +120,8 @@ class KVPool {
 
   ScheduledItem check_item(const BatchItem& item) const;
   void reserve(StreamView stream);
-  bool let_groups_leave(index_t pages, StreamView stream);
+  bool take_tokens(StreamView stream) noexcept;
+  bool let_groups_leave(index_t pages, bool is_refused, StreamView stream);
   void stage(const ScheduledItem& item, index_t& staged_pages, StreamView stream);
   void refresh_needs();
   /// Later work on `stream` follows the transfers of the steps so far.

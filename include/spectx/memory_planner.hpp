@@ -15,6 +15,7 @@ struct MemoryUse {
   index_t model = 0;           // as configured
   index_t head_weights = 0;    // as configured
   index_t scratch = 0;         // of the operations, as configured
+  index_t lent = 0;            // of a host engine's own cache, as configured
   index_t arena = 0;           // of the pool's pages
   index_t staging = 0;         // of prompts whose layers are on the host
   index_t pool_tables = 0;     // page tables, slot map, batch arrays: KVPool
@@ -24,6 +25,7 @@ struct MemoryUse {
   index_t resident_rows = 0;
   index_t slots = 0;
   index_t head_keys = 0;
+  index_t lent_rows = 0;  // inside the lent pages, in place of resident_rows
 
   index_t host_rows = 0;  // host tier, in use
   index_t host_cap = 0;   // what it may grow to
@@ -32,7 +34,9 @@ struct MemoryUse {
   index_t device_own() const noexcept {
     return arena + staging + pool_tables + step_lists + head_workspace;
   }
-  index_t device_total() const noexcept { return model + head_weights + scratch + device_own(); }
+  index_t device_total() const noexcept {
+    return model + head_weights + scratch + lent + device_own();
+  }
   index_t arena_used() const noexcept { return resident_rows + slots + head_keys; }
 };
 
@@ -165,8 +169,8 @@ class MemoryPlanner {
     const std::span<const index_t> at = thresholds(active);
     for (std::size_t i = 0; i < now.size(); ++i) {
       const index_t layers = PaperMemoryModel::layers_on_host(at, now[i].length);
-      most_resident_[i] =
-          static_cast<std::int32_t>(layout_.groups - ceil_div(layers, plan_.group_layers));
+      most_resident_[i] = static_cast<std::int32_t>(
+          demand_.whole(layout_.groups - ceil_div(layers, plan_.group_layers)));
     }
     return most_resident_.data();
   }
@@ -177,7 +181,7 @@ class MemoryPlanner {
       const index_t length = fits + (too_long - fits) / 2;
       const index_t pages = demand_.token_pages(length);
       const index_t device = (layout_.groups - host_groups) * pages +
-                             host_groups * layout_.slot_pages + demand_.key_pages(length);
+                             host_groups * demand_.slot_pages() + demand_.key_pages(length);
       const bool is_room = requests * device <= demand_.limit() &&
                            requests * host_groups * pages <= plan_.host_pages;
       (is_room ? fits : too_long) = length;
@@ -201,6 +205,7 @@ inline MemoryUse MemoryPlanner::predict(std::span<const RequestNeed> now) const 
       .model = config_.model_bytes,
       .head_weights = config_.head_weight_bytes,
       .scratch = config_.scratch_bytes,
+      .lent = config_.lent_bytes,
       .arena = layout_.arena_bytes,
       .staging = layout_.staging_bytes,
       .pool_tables = layout_.table_bytes(),
@@ -208,12 +213,12 @@ inline MemoryUse MemoryPlanner::predict(std::span<const RequestNeed> now) const 
       .head_workspace = HeadLayout(shape_, plan_, config_.head, config_.compute_dtype).bytes(),
       .host_cap = plan_.host_pages * layout_.host_page_bytes};
   for (const RequestNeed& need : now) {
-    const index_t keys = demand_.key_pages(need.length);
-    const index_t resident = need.is_parked ? 0 : need.resident_groups;
-    const index_t rows = resident * demand_.token_pages(need.length);
+    const index_t key_rows = layout_.key_page_rows;
+    const index_t keys = key_rows == 0 ? 0 : ceil_div(need.length, key_rows);
     use.head_keys += keys * layout_.page_bytes;
-    use.resident_rows += rows * layout_.page_bytes;
-    use.slots += (demand_.held_on_device(need) - rows - keys) * layout_.page_bytes;
+    (plan_.lends() ? use.lent_rows : use.resident_rows) +=
+        demand_.held_rows(need) * layout_.page_bytes;
+    use.slots += demand_.held_slots(need) * layout_.slot_pages * layout_.page_bytes;
     use.host_rows += demand_.held_on_host(need) * layout_.host_page_bytes;
   }
   return use;

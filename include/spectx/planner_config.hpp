@@ -20,6 +20,9 @@ struct PlannerConfig {
   index_t host_bytes = 0;             // cap of the host tier; see host_memory_limit()
   index_t model_bytes = 0;            // weights and activations of the model itself, on the device
   index_t head_weight_bytes = 0;      // of the retrieval head, on the device
+  index_t lent_bytes = 0;             // of a host engine's own paged cache, on the device, where a
+                                      // PageLender lends pages of it; 0: the pool has its own
+  bool lends_whole_requests = false;  // in blocks that have a page of every group, in their order
   index_t scratch_bytes = 0;          // of the operations: Backend::scratch_bytes(scratch_shape())
   bool has_one_memory = false;        // host and device memory are the same: no host tier
   bool force_host_tier = false;       // have one even where everything fits on the device
@@ -108,6 +111,10 @@ inline void check_plan(const ModelShape& shape, const PlannerConfig& c) {
           "PlannerConfig: model_bytes must be in 0 .. 2^60");
   expects(c.head_weight_bytes >= 0 && c.head_weight_bytes <= kMaxBytes,
           "PlannerConfig: head_weight_bytes must be in 0 .. 2^60");
+  expects(c.lent_bytes >= 0 && c.lent_bytes <= kMaxBytes,
+          "PlannerConfig: lent_bytes must be in 0 .. 2^60");
+  expects(!c.lends_whole_requests || c.lent_bytes > 0,
+          "PlannerConfig: lends_whole_requests needs lent_bytes");
   expects(c.scratch_bytes >= 0 && c.scratch_bytes <= kMaxBytes,
           "PlannerConfig: scratch_bytes must be in 0 .. 2^60");
   expects(c.max_requests > 0 && c.max_requests <= kMaxDimension,

@@ -16,7 +16,10 @@ struct PoolPlan {
   index_t page_rows = 64;     // tokens a page
   index_t group_layers = 1;   // layers a group, the unit of placement
   index_t slots = 0;  // device rows a KV head of an offloaded group, whole pages; 0: one memory
-  index_t arena_pages = 0;    // of all requests and groups
+  index_t arena_pages = 0;  // of all requests and groups
+  index_t lent_pages = 0;   // most that a PageLender lends for resident groups; 0: of the arena
+  index_t lent_group_stride = 0;  // bytes from a group's page to the next group's in a lent block,
+                                  // which has all groups; 0: pages are lent group by group
   index_t staging_pages = 0;  // token pages, of one layer, that prompts on the host are staged in
   index_t host_pages = 0;     // most that the host tier may grow to
   index_t head_kv_heads = 0;  // of the retrieval head's keys; 0: no head
@@ -25,6 +28,8 @@ struct PoolPlan {
   index_t write_batch = 32;        // rows that are written through to the host at once
 
   bool has_host_tier() const noexcept { return slots > 0; }
+  bool lends() const noexcept { return lent_pages > 0; }
+  bool moves_whole_requests() const noexcept { return lent_group_stride > 0; }
 };
 
 constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) / b; }
@@ -82,6 +87,7 @@ struct PoolLayout {
   index_t host_figure_bytes() const noexcept { return kFigureRecords * figure_bytes(); }
 
   index_t groups;
+  index_t unit;         // groups of a request that leave and return together
   index_t token_pages;  // of one group of one request at max_length
   index_t slot_pages;   // of one offloaded group of one request
   index_t row_bytes;    // one token's K and V of one KV head in one layer
@@ -116,6 +122,7 @@ inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
   const index_t heads = plan.max_requests * shape.kv_heads;
 
   groups = ceil_div(shape.cached_layers(), plan.group_layers);
+  unit = plan.moves_whole_requests() ? groups : 1;
   token_pages = ceil_div(plan.max_length, plan.page_rows);
   slot_pages = ceil_div(plan.slots, plan.page_rows);
   row_bytes = shape.row_bytes();

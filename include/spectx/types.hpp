@@ -45,7 +45,20 @@ constexpr const char* dtype_name(DType dtype) noexcept {
   return "unknown";
 }
 
-enum class Tier : std::uint8_t { device, host };
+/// `lender`: pages on the device that a host engine lends.
+enum class Tier : std::uint8_t { device, host, lender };
+
+constexpr const char* tier_name(Tier tier) noexcept {
+  switch (tier) {
+    case Tier::device:
+      return "device";
+    case Tier::host:
+      return "host";
+    case Tier::lender:
+      return "lent";
+  }
+  return "unknown";
+}
 
 /// Row of every per-request table (page table, slot map, head keys). Minted by KVPool::open, reused
 /// after close.

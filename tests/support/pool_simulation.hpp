@@ -8,6 +8,7 @@
 
 #include "device_reader.hpp"
 #include "simulated_rows.hpp"
+#include "simulated_selections.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 
 namespace spectx::test {
@@ -16,20 +17,20 @@ namespace spectx::test {
 /// every request holds.
 class PoolSimulation {
  public:
-  PoolSimulation(Backend& backend, const ModelShape& shape, const PoolPlan& plan, unsigned seed)
+  PoolSimulation(Backend& backend, const ModelShape& shape, const PoolPlan& plan, unsigned seed,
+                 PageLender* lender = nullptr)
       : backend_(backend),
-        pool_(backend, shape, plan, backend.memories()),
+        pool_(backend, shape, plan, backend.memories(), lender),
         pipeline_(backend, pool_, {}),
         stream_(backend.make_stream()),
         reader_(backend, backend.memories().host),
         content_(shape, plan.host_dtype),
+        selections_(backend, shape, plan),
         random_(seed) {
     const index_t rows = plan.max_step_rows;
     const index_t width = std::max(shape.query_heads, shape.kv_heads) * (shape.k_dim + shape.v_dim);
     for (Buffer* b : {&k_, &v_, &q_, &out_})
       *b = Buffer(backend.memories().device, rows * width * 4);
-    selection_memory_ = Buffer(backend.memories().device, plan.max_requests * shape.kv_heads *
-                                                              (plan.selection.budget + 1) * 4);
     backend.fill(q_.data(), 0, q_.bytes(), stream_);
     backend.fill(k_.data(), 0x3f, k_.bytes(), stream_);
   }
@@ -99,8 +100,9 @@ class PoolSimulation {
     std::vector<std::int32_t> target;
     for (const RequestNeed& need : pool_.needs()) {
       const bool changes = number(0, 2) == 0;
-      target.push_back(changes ? number(0, static_cast<int>(pool_.layout().groups))
-                               : need.resident_groups);
+      const auto unit = static_cast<int>(pool_.layout().unit);
+      const auto units = static_cast<int>(pool_.layout().groups) / unit;
+      target.push_back(changes ? number(0, units) * unit : need.resident_groups);
     }
     pipeline_.apply({.needs = pool_.needs(), .resident_groups = target}, stream_);
     return 0;
@@ -143,33 +145,9 @@ class PoolSimulation {
     return items.empty() ? nullptr : &pool_.schedule(items, stream_);
   }
 
-  /// Any selector may write a selection.
   Selection select(const Batch& batch) {
-    const SelectionConfig& rule = pool_.plan().selection;
-    const index_t heads = pool_.shape().kv_heads;
-    chosen_.assign(batch.items.size() * static_cast<std::size_t>(heads), {});
-    std::vector<std::int32_t> ids(chosen_.size() * static_cast<std::size_t>(rule.budget));
-    std::vector<std::int32_t> counts;
-    for (std::size_t i = 0; i < batch.items.size(); ++i) {
-      const ScheduledItem& item = batch.items[i];
-      const index_t length = item.first + item.rows;
-      for (index_t h = 0; h < heads; ++h) {
-        const std::size_t list = i * static_cast<std::size_t>(heads) + static_cast<std::size_t>(h);
-        chosen_[list] = spread_selection(rule, length, number(1, 7));
-        const std::vector<std::int32_t>& mine = chosen_[list];
-        const std::size_t at = list * static_cast<std::size_t>(rule.budget);
-        std::copy(mine.begin(), mine.end(), ids.begin() + static_cast<std::ptrdiff_t>(at));
-        counts.push_back(item.selects ? static_cast<std::int32_t>(mine.size()) : kAllTokens);
-      }
-    }
-    auto* device_ids = reinterpret_cast<std::int32_t*>(selection_memory_.data());
-    auto* device_counts = device_ids + ids.size();
-    backend_.copy(device_ids, ids.data(), static_cast<index_t>(ids.size() * 4), stream_);
-    backend_.copy(device_counts, counts.data(), static_cast<index_t>(counts.size() * 4), stream_);
-    return {.ids = {device_ids, static_cast<index_t>(ids.size())},
-            .counts = {device_counts, static_cast<index_t>(counts.size())},
-            .coverage = {},
-            .max_budget = rule.budget};
+    return selections_.select(
+        batch, [this] { return number(1, 7); }, stream_);
   }
 
   double step(bool is_ended) {
@@ -228,7 +206,8 @@ class PoolSimulation {
       held.push_back(live_.at(item.request.value).rows);
       for (index_t n = 0; n < item.rows; ++n) held.back().push_back(writes[row++]);
     }
-    return content_.largest_error(layer, batch, held, chosen_, {read, read + out.size()});
+    return content_.largest_error(layer, batch, held, selections_.chosen,
+                                  {read, read + out.size()});
   }
 
   Backend& backend_;
@@ -237,11 +216,11 @@ class PoolSimulation {
   Stream stream_;
   DeviceReader reader_;
   SimulatedRows content_;
+  SimulatedSelections selections_;
   std::mt19937 random_;
   std::map<std::int32_t, Live> live_;
   std::vector<std::int32_t> tokens_;
-  std::vector<std::vector<std::int32_t>> chosen_;  // [items, kv_heads]
-  Buffer k_, v_, q_, out_, selection_memory_;
+  Buffer k_, v_, q_, out_;
   std::uint32_t write_ = 0;
   index_t out_of_memory_ = 0, fetched_ = 0, steps_ = 0;
 };

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "device_reader.hpp"
-#include "host_reference.hpp"
+#include "known_rows.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 
 namespace spectx::test {
@@ -18,14 +18,16 @@ class RowLoop {
  public:
   using Ids = std::vector<std::int32_t>;
 
-  RowLoop(Backend& b, const ModelShape& shape, const PoolPlan& plan)
-      : RowLoop(b, shape, plan, b.memories()) {}
-  RowLoop(Backend& b, const ModelShape& shape, const PoolPlan& plan, Memories memories)
+  RowLoop(Backend& b, const ModelShape& shape, const PoolPlan& plan, PageLender* lender = nullptr)
+      : RowLoop(b, shape, plan, b.memories(), lender) {}
+  RowLoop(Backend& b, const ModelShape& shape, const PoolPlan& plan, Memories memories,
+          PageLender* lender = nullptr)
       : backend(b),
         stream(b.make_stream()),
-        pool(b, shape, plan, memories),
+        pool(b, shape, plan, memories, lender),
         pipeline(b, pool, {}),
         reader(b, b.memories().host),
+        content_(shape, plan.host_dtype),
         k_(memories.device, plan.max_step_rows * shape.kv_heads * shape.k_dim * 4),
         v_(memories.device, plan.max_step_rows * shape.kv_heads * shape.v_dim * 4),
         ids_(memories.device, plan.max_requests * shape.kv_heads * (plan.selection.budget + 1) * 4),
@@ -131,20 +133,15 @@ class RowLoop {
     const std::byte* bytes;  // on the device, then on the host
   };
 
-  /// A whole number that every row type holds.
-  static float value(int write, index_t layer, index_t head, index_t d) {
-    std::uint32_t x = static_cast<std::uint32_t>(write * 8191 + layer * 97 + head * 31 + d);
-    x = (x ^ (x >> 7)) * 2246822519U;
-    return static_cast<float>((x >> 16) % 256) - 128;
-  }
   TensorView write(const Buffer& to, const Batch& batch, index_t layer, index_t dim, index_t from) {
     const index_t heads = pool.shape().kv_heads;
     std::vector<float> values;
     for (const ScheduledItem& item : batch.items) {
       for (index_t n = item.first; n < item.first + item.rows; ++n) {
         const int row = rows_[item.request.value][static_cast<std::size_t>(n)];
-        for (index_t i = 0; i < heads * dim; ++i) {
-          values.push_back(value(row, layer, i / dim, from + i % dim));
+        for (index_t h = 0; h < heads; ++h) {
+          const std::vector<float> part = content_.values(row, layer, h, from, dim);
+          values.insert(values.end(), part.begin(), part.end());
         }
       }
     }
@@ -197,7 +194,12 @@ class RowLoop {
     // The tables are read: their copies may go.
     for (Row& row : rows) row.bytes = reader.ask(row.bytes, view.row_stride, stream);
     reader.wait(stream);
-    for (const Row& row : rows) check_row(view, row, layer);
+    for (const Row& row : rows) {
+      const KnownRows::State state = content_.state(row.bytes, view, row.write, layer, row.head);
+      ++rows_read;
+      lossy_rows += state == KnownRows::State::lossy ? 1 : 0;
+      wrong_rows += state == KnownRows::State::wrong ? 1 : 0;
+    }
   }
   Ids choose_or_all(const ScheduledItem& item, index_t head, index_t phase) const {
     if (item.selects) return choose(item.first + item.rows, head, phase);
@@ -214,33 +216,7 @@ class RowLoop {
   bool is_in_slots(const KVView& view, const ScheduledItem& item) const {
     return is_offloaded(view, item) && item.selects;
   }
-  void check_row(const KVView& view, const Row& row, index_t layer) {
-    const ModelShape& shape = pool.shape();
-    std::vector<float> found, k_part, v_part;
-    for (index_t d = 0; d < shape.k_dim + shape.v_dim; ++d) {
-      (d < shape.k_dim ? k_part : v_part).push_back(value(row.write, layer, row.head, d));
-    }
-    dispatch_dtype(view.dtype, [&]<class T>() {
-      const auto take = [&](index_t offset, index_t count) {
-        const T* const from = reinterpret_cast<const T*>(row.bytes + offset);
-        for (index_t d = 0; d < count; ++d) found.push_back(to_float(from[d]));
-      };
-      take(0, shape.k_dim);
-      take(view.v_offset, shape.v_dim);
-    });
-    const auto joined = [](std::vector<float> k_values, const std::vector<float>& v_values) {
-      k_values.insert(k_values.end(), v_values.begin(), v_values.end());
-      return k_values;
-    };
-    const DType host = pool.plan().host_dtype;
-    const bool is_exact = found == joined(k_part, v_part);
-    const bool is_lossy = !is_exact && found == joined(through_host(k_part, shape.dtype, host),
-                                                       through_host(v_part, shape.dtype, host));
-    ++rows_read;
-    lossy_rows += is_lossy ? 1 : 0;
-    wrong_rows += is_exact || is_lossy ? 0 : 1;
-  }
-
+  KnownRows content_;
   Buffer k_, v_, ids_;
   std::vector<std::int32_t> tokens_;
   std::map<std::int32_t, std::vector<int>> rows_;  // the write that made each row

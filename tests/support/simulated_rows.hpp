@@ -79,17 +79,4 @@ class SimulatedRows {
   DType host_;
 };
 
-/// Sinks, window, and every `stride`-th row between them while the budget lasts.
-inline std::vector<std::int32_t> spread_selection(const SelectionConfig& rule, index_t length,
-                                                  index_t stride) {
-  std::vector<std::int32_t> ids;
-  for (index_t id = 0; id < length; ++id) {
-    const bool is_forced = id < rule.sinks || id >= length - rule.recent_window;
-    const index_t left = rule.budget - rule.recent_window - static_cast<index_t>(ids.size());
-    const bool fits = length <= rule.budget || is_forced || (left > 0 && id % stride == 0);
-    if (fits) ids.push_back(static_cast<std::int32_t>(id));
-  }
-  return ids;
-}
-
 }  // namespace spectx::test

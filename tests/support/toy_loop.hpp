@@ -37,12 +37,12 @@ inline PoolPlan toy_plan(const SelectionConfig& rule, index_t slots) {
 /// The four components around the toy model, in one decode loop.
 struct ToyLoop {
   ToyLoop(Backend& b, const PoolPlan& plan) : ToyLoop(b, plan, b.memories()) {}
-  ToyLoop(Backend& b, const PoolPlan& plan, Memories memories)
+  ToyLoop(Backend& b, const PoolPlan& plan, Memories memories, PageLender* lender = nullptr)
       : backend(b),
         own_stream(b.make_stream()),
         stream(own_stream),
         model(b, plan.max_step_rows),
-        pool(b, model.shape, plan, memories),
+        pool(b, model.shape, plan, memories, lender),
         head(b, pool, model.head, {}, memories),
         pipeline(b, pool, {}),
         reader(b, b.memories().host),

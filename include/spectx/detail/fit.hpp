@@ -62,7 +62,8 @@ inline Fit fit_to_the_end(const PageDemand& demand, std::span<const RequestNeed>
     });
     if (groups == 0) return {};
     const index_t relief = demand.relief(length, length);
-    const index_t leaving = std::min(groups, ceil_div(counted - demand.limit(), relief));
+    const index_t units = ceil_div(counted - demand.limit(), relief * demand.unit());
+    const index_t leaving = std::min(groups, units * demand.unit());
     counted -= leaving * relief;
     host += leaving * pages;
     level = pages;

@@ -7,15 +7,16 @@
 namespace spectx {
 
 inline KVPool::KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan,
-                      Memories memories)
+                      Memories memories, PageLender* lender)
     : backend_(backend),
       shape_(checked(shape)),
       plan_(checked(plan)),
       layout_(shape_, plan_),
-      book_(backend, shape_, plan_, layout_, memories),
+      book_(backend, shape_, plan_, layout_, memories, lender),
       mover_(backend, book_, plan_, layout_),
       writer_(backend, plan_, layout_, memories.device),
       requests_(static_cast<std::size_t>(plan_.max_requests)) {
+  expects((lender != nullptr) == plan.lends(), "KVPool: a plan with lent_pages needs a lender");
   for (index_t layer = 0; layer < shape_.layers; ++layer) {
     const bool is_cached = shape_.kind(layer) == AttentionKind::full;
     cached_layer_.push_back(is_cached ? num_cached_layers_++ : -1);
@@ -34,7 +35,9 @@ inline const PoolPlan& KVPool::checked(const PoolPlan& plan) const {
   expects(plan.max_length < index_t{1} << 31, "KVPool: max_length must fit 31 bits");
   expects(plan.page_rows > 0 && plan.group_layers > 0,
           "KVPool: the plan needs page_rows and group_layers");
-  expects(plan.arena_pages > 0, "KVPool: the plan has no arena pages");
+  expects(plan.arena_pages > 0 || plan.lends(), "KVPool: the plan has no arena pages");
+  expects(plan.lent_group_stride >= 0 && (plan.lends() || !plan.moves_whole_requests()),
+          "KVPool: lent_group_stride is of lent pages");
   const PoolLayout layout(shape_, plan);
   expects(plan.head_kv_heads == 0 || layout.key_page_rows > 0,
           "KVPool: a page is smaller than one row of the head's keys");
@@ -74,7 +77,7 @@ inline void KVPool::close(RequestId request, StreamView stream) noexcept {
   if (plan_.has_host_tier()) {
     backend_.forget_slots({.pool = view(), .request = request, .first = 0}, stream);
   }
-  book_.release(request, !r.is_parked);
+  book_.release(request, !r.is_parked, stream);
   r = Request{};
   refresh_needs();
 }
@@ -89,7 +92,7 @@ inline void KVPool::rewind(RequestId request, index_t length, StreamView stream)
   if (plan_.has_host_tier()) {
     backend_.forget_slots({.pool = view(), .request = request, .first = length}, stream);
   }
-  book_.shrink(request, length);
+  book_.shrink(request, length, stream);
   book_.tables.set_durable(request, std::min(book_.tables.durable(request), length));
   r.length = length;
   r.has_returned = r.has_returned && length > 0;
@@ -108,6 +111,7 @@ inline PoolStats KVPool::stats() const {
   return {
       .device_used = book_.arena.used_bytes(),
       .device_total = book_.arena.allocated_bytes() + layout_.staging_bytes + layout_.table_bytes(),
+      .lent = book_.tokens.lent_bytes(),
       .host_used = book_.host.used_bytes(),
       .host_total = book_.host.allocated_bytes(),
       .stalled_batches = stalled_batches_,
@@ -189,6 +193,8 @@ inline bool KVPool::wants_move(RequestId request, index_t target) {
           "PrefetchPipeline::apply: resident_groups must be in [0, groups]");
   if (target == book_.tables.resident_groups(request)) return false;
   expects(plan_.has_host_tier(), "PrefetchPipeline::apply: the pool has no host tier");
+  expects(target % layout_.unit == 0,
+          "PrefetchPipeline::apply: the groups of a request leave and return together");
   return true;
 }
 

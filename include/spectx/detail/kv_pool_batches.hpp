@@ -59,7 +59,8 @@ inline const Batch& KVPool::schedule(std::span<const BatchItem> items, StreamVie
   return writer_.write(items, scheduled_, stream);
 }
 
-/// Makes the pages free that scheduled_ will take; throws OutOfMemory before anything changed.
+/// Makes the pages free that scheduled_ will take, and takes those of tokens; throws OutOfMemory
+/// before anything changed.
 inline void KVPool::reserve(StreamView stream) {
   for (bool has_waited = false;; has_waited = true) {
     detail::PageBook::Pages need;
@@ -68,6 +69,7 @@ inline void KVPool::reserve(StreamView stream) {
       const auto pages = book_.missing(item.request, item.first + item.rows);
       need.device += pages.device;
       need.host += pages.host;
+      need.lent += pages.lent;
       if (!item.selects && !is_resident(item.request)) {
         staged += ceil_div(item.first + item.rows, plan_.page_rows);
       }
@@ -76,18 +78,33 @@ inline void KVPool::reserve(StreamView stream) {
       throw OutOfMemory(Tier::device, 2 * staged * layout_.layer_bytes, layout_.staging_bytes);
     }
     book_.host.reserve(need.host);
-    if (!let_groups_leave(need.device, stream)) {
-      if (need.device <= book_.arena.free_pages()) return;
-      book_.arena.throw_out_of_memory(need.device);
+    if (!let_groups_leave(need.device, /*is_refused=*/false, stream)) {
+      if (need.device > book_.arena.free_pages()) book_.arena.throw_out_of_memory(need.device);
+      if (take_tokens(stream)) return;
+      if (!let_groups_leave(need.device, /*is_refused=*/true, stream)) {
+        throw OutOfMemory(Tier::lender, need.lent * layout_.page_bytes, 0);
+      }
     }
     stalled_batches_ += has_waited ? 0 : 1;
   }
 }
 
-/// If a batch would not find its `pages`, groups leave now whose move is under way or waits for the
-/// host tier to grow. While there are such moves, the pages of one group's slots are kept, without
-/// which no other could ever leave, and those of a prompt's next chunk. Whether they left.
-inline bool KVPool::let_groups_leave(index_t pages, StreamView stream) {
+/// The token pages of all items or of none.
+inline bool KVPool::take_tokens(StreamView stream) noexcept {
+  for (std::size_t i = 0; i < scheduled_.size(); ++i) {
+    const auto end = [&](std::size_t k) { return scheduled_[k].first + scheduled_[k].rows; };
+    if (book_.take_tokens(scheduled_[i].request, end(i), stream)) continue;
+    while (i-- > 0) book_.give_tokens(scheduled_[i].request, end(i), stream);
+    return false;
+  }
+  return true;
+}
+
+/// If a batch would not find its `pages`, or a lender refused some, groups leave now whose move is
+/// under way or waits for the host tier to grow. While there are such moves, the pages of one
+/// group's slots are kept, without which no other could ever leave, and those of a prompt's next
+/// chunk. Whether they left.
+inline bool KVPool::let_groups_leave(index_t pages, bool is_refused, StreamView stream) {
   const auto end = requests_.end();
   const auto waits = [&](const Request& r) { return r.leaving_to >= 0 && !is_warming(r); };
   auto waiting = std::find_if(requests_.begin(), end, waits);
@@ -95,10 +112,10 @@ inline bool KVPool::let_groups_leave(index_t pages, StreamView stream) {
   const bool has_chunk = std::any_of(scheduled_.begin(), scheduled_.end(), is_chunk);
   const bool may_leave = waiting != end || mover_.is_any_leaving();
   const index_t kept = may_leave ? layout_.slot_pages + (has_chunk ? pages : 0) : 0;
-  if (pages + kept <= book_.arena.free_pages()) return false;
+  if (!is_refused && pages + kept <= book_.arena.free_pages()) return false;
   for (; !mover_.is_any_leaving() && waiting != end; waiting = std::find_if(waiting, end, waits)) {
     const RequestId request = id(static_cast<std::size_t>(waiting - requests_.begin()));
-    const index_t target = resident_groups(request) - 1;  // one group makes room for the others
+    const index_t target = resident_groups(request) - layout_.unit;  // room for the others
     if (waiting->leaving_to == target) waiting->leaving_to = -1;
     follow_copies(*waiting, stream);
     using Start = detail::TierMover::Start;

@@ -13,22 +13,34 @@ namespace spectx::detail {
 /// A group on its way out has both copies on the device, its pages and its slots. So a resident
 /// group that may have to leave is counted as two blocks of slots at least: when it leaves, its
 /// slots fit into what was counted for it, and what it gives back is never less than they are.
+///
+/// Where a lender has the token pages, those are what is counted: the arena has room for the slots
+/// and keys of all requests.
 class PageDemand {
  public:
   PageDemand(const PoolPlan& plan, const PoolLayout& layout)
       : groups_(layout.groups),
-        slot_pages_(layout.slot_pages),
+        unit_(static_cast<std::int32_t>(layout.unit)),
+        has_host_tier_(plan.has_host_tier()),
+        slot_pages_(plan.lends() ? 0 : layout.slot_pages),
         page_rows_(plan.page_rows),
-        key_page_rows_(layout.key_page_rows),
-        device_pages_(plan.arena_pages),
+        key_page_rows_(plan.lends() ? 0 : layout.key_page_rows),
+        device_pages_(plan.lends() ? plan.lent_pages : plan.arena_pages),
         host_pages_(plan.host_pages),
         step_pages_(ceil_div(plan.max_step_rows, plan.page_rows)),
         chunk_pages_(layout.groups * ceil_div(2 * plan.max_step_rows, plan.page_rows)),
         chunk_key_pages_(key_pages(2 * plan.max_step_rows)) {}
 
   index_t groups() const noexcept { return groups_; }
+  /// Groups of a request that leave and return together; of `groups` as many as are whole units.
+  std::int32_t unit() const noexcept { return unit_; }
+  index_t whole(index_t groups) const noexcept { return groups - groups % unit_; }
   index_t slot_pages() const noexcept { return slot_pages_; }
-  bool has_host_tier() const noexcept { return slot_pages_ > 0; }
+  /// Groups whose slots fit into `pages`.
+  index_t slots_in(index_t pages) const noexcept {
+    return slot_pages_ == 0 ? groups_ : pages / slot_pages_;
+  }
+  bool has_host_tier() const noexcept { return has_host_tier_; }
   index_t device_pages() const noexcept { return device_pages_; }
   index_t host_pages() const noexcept { return host_pages_; }
   /// What counted pages may come to: one more block of slots stays free, for the first group that
@@ -126,11 +138,14 @@ class PageDemand {
 
   /// Pages held now; by a group that is moving twice.
   index_t held_on_device(const RequestNeed& need) const noexcept {
-    const index_t keys = key_pages(need.length);
-    if (need.is_parked) return keys;
-    const index_t pages = token_pages(need.length);
-    return need.resident_groups * pages + (groups_ - need.resident_groups) * slot_pages_ + keys +
-           coming(need) * pages + leaving(need) * slot_pages_;
+    return held_rows(need) + held_slots(need) * slot_pages_ + key_pages(need.length);
+  }
+  index_t held_rows(const RequestNeed& need) const noexcept {
+    return need.is_parked ? 0 : (need.resident_groups + coming(need)) * token_pages(need.length);
+  }
+  /// Groups that have slots.
+  index_t held_slots(const RequestNeed& need) const noexcept {
+    return need.is_parked ? 0 : groups_ - need.resident_groups + leaving(need);
   }
   index_t held_on_host(const RequestNeed& need) const noexcept {
     if (!has_host_tier()) return 0;
@@ -147,7 +162,9 @@ class PageDemand {
   }
 
   index_t groups_;
-  index_t slot_pages_;
+  std::int32_t unit_;
+  bool has_host_tier_;
+  index_t slot_pages_;  // counted for a group's slots
   index_t page_rows_;
   index_t key_page_rows_;
   index_t device_pages_;

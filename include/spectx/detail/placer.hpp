@@ -151,8 +151,8 @@ class Placer {
       while (pages.pages() > limit_) {
         const std::size_t k = next_place(now, target, begin, end, false);
         if (k == end) break;
-        --target[order_[k]];
-        pages.change(now[order_[k]], -1);
+        target[order_[k]] -= demand_.unit();
+        pages.change(now[order_[k]], -demand_.unit());
         has_taken = true;
       }
       begin = end;
@@ -168,9 +168,9 @@ class Placer {
       std::size_t begin = end - 1;
       while (begin > 0 && final_pages(now, begin - 1) == final_pages(now, begin)) --begin;
       for (std::size_t k = 0; (k = next_place(now, target, begin, end, true)) != end;) {
-        pages.change(now[order_[k]], 1);
+        pages.change(now[order_[k]], demand_.unit());
         if (pages.pages() > limit_) return;
-        ++target[order_[k]];
+        target[order_[k]] += demand_.unit();
       }
       end = begin;
     }
@@ -219,8 +219,8 @@ class Placer {
       const index_t leaving = need.resident_groups - target[order_[k]];
       if (leaving <= 0 || need.moving_to >= 0) continue;
       const index_t pages = std::max<index_t>(1, demand_.token_pages(need.length));
-      const index_t can = std::min(room / demand_.slot_pages(), host_room / pages);
-      const index_t starts = std::clamp<index_t>(can, 0, leaving);
+      const index_t can = std::min(demand_.slots_in(room), host_room / pages);
+      const index_t starts = demand_.whole(std::clamp<index_t>(can, 0, leaving));
       target[order_[k]] = static_cast<std::int32_t>(need.resident_groups - starts);
       room -= starts * demand_.slot_pages();
       host_room -= starts * pages;
@@ -231,7 +231,7 @@ class Placer {
       const index_t coming = target[order_[k]] - need.resident_groups;
       if (coming <= 0 || need.moving_to >= 0) continue;
       const index_t pages = std::max<index_t>(1, demand_.token_pages(need.length));
-      const index_t starts = std::clamp<index_t>(room / pages, 0, coming);
+      const index_t starts = demand_.whole(std::clamp<index_t>(room / pages, 0, coming));
       target[order_[k]] = static_cast<std::int32_t>(need.resident_groups + starts);
       room -= starts * pages;
     }

@@ -27,6 +27,16 @@ inline index_t layers_per_group(const ModelShape& shape, DType host) {
   return std::min(layers, shape.cached_layers());
 }
 
+/// Arena pages for everything that is not lent: the slots and head keys of all requests.
+inline index_t own_pages(const PoolPlan& plan, const PoolLayout& layout) {
+  return plan.max_requests * (layout.groups * layout.slot_pages + layout.key_pages);
+}
+
+/// What the configuration leaves for the pool and the components.
+inline index_t bytes_left(const PlannerConfig& config) {
+  return config.device_bytes - config.model_bytes - config.head_weight_bytes - config.lent_bytes;
+}
+
 /// A plan with its arena and host tier as large as the memories allow, but no larger than all
 /// requests at max_length can use.
 inline PoolPlan plan_tiers(const ModelShape& shape, const PlannerConfig& config,
@@ -49,11 +59,19 @@ inline PoolPlan plan_tiers(const ModelShape& shape, const PlannerConfig& config,
     plan.staging_pages = ceil_div(plan.max_length, plan.page_rows);
   }
   const PoolLayout layout(shape, plan);
-  const index_t all = plan.max_requests * (layout.groups * layout.token_pages + layout.key_pages) +
-                      layout.slot_pages;
-  const index_t bytes = config.device_bytes - config.model_bytes - config.head_weight_bytes -
-                        fixed_bytes(shape, config, plan);
+  const index_t tokens = plan.max_requests * layout.groups * layout.token_pages;
+  const index_t all = config.lent_bytes > 0
+                          ? own_pages(plan, layout)
+                          : tokens + plan.max_requests * layout.key_pages + layout.slot_pages;
+  const index_t bytes = bytes_left(config) - fixed_bytes(shape, config, plan);
   plan.arena_pages = std::clamp<index_t>(bytes / layout.page_bytes, 0, all);
+  if (config.lent_bytes > 0) {
+    const index_t pages = config.lends_whole_requests ? layout.groups : 1;
+    plan.lent_pages = config.lent_bytes / (pages * layout.page_bytes) * pages;
+    plan.lent_group_stride = config.lends_whole_requests ? layout.page_bytes : 0;
+    if (!plan.lends())
+      throw OutOfMemory(Tier::lender, pages * layout.page_bytes, config.lent_bytes);
+  }
   if (has_host_tier) {
     plan.host_pages = std::min(config.host_bytes / layout.host_page_bytes,
                                plan.max_requests * layout.groups * layout.token_pages);
@@ -69,7 +87,8 @@ inline index_t fewest_on_host(const PageDemand& demand, index_t requests, index_
   if (all_groups * demand.token_pages(length) + keys <= demand.limit()) return 0;
   if (!demand.can_leave(length)) return -1;
   const index_t counted = all_groups * demand.counted_pages(length, length) + keys;
-  const index_t leaving = ceil_div(counted - demand.limit(), demand.relief(length, length));
+  const index_t relief = demand.relief(length, length) * demand.unit();
+  const index_t leaving = ceil_div(counted - demand.limit(), relief) * demand.unit();
   const bool fits =
       leaving <= all_groups && leaving * demand.token_pages(length) <= demand.host_pages();
   return fits ? leaving : -1;
@@ -77,7 +96,9 @@ inline index_t fewest_on_host(const PageDemand& demand, index_t requests, index_
 
 /// The most requests of max_length that can run at once, at most max_requests.
 inline index_t requests_at_once(const ModelShape& shape, const PoolPlan& plan) {
-  const PageDemand demand(plan, PoolLayout(shape, plan));
+  const PoolLayout layout(shape, plan);
+  if (plan.lends() && plan.arena_pages < own_pages(plan, layout)) return 0;
+  const PageDemand demand(plan, layout);
   index_t fit = 0;
   for (index_t too_many = plan.max_requests + 1; fit + 1 < too_many;) {
     const index_t middle = fit + (too_many - fit) / 2;
@@ -86,17 +107,22 @@ inline index_t requests_at_once(const ModelShape& shape, const PoolPlan& plan) {
   return fit;
 }
 
-/// Says what one request of max_length lacks.
+/// Says what one request of max_length lacks, or the arena beside lent pages.
 [[noreturn]] inline void throw_too_small(const ModelShape& shape, const PlannerConfig& config,
                                          const PoolPlan& plan) {
   const PoolLayout layout(shape, plan);
   const index_t groups =
       plan.has_host_tier() ? std::min(layout.token_pages, layout.slot_pages) : layout.token_pages;
-  const index_t pages = layout.groups * groups + layout.key_pages + layout.slot_pages;
-  if (pages > plan.arena_pages || !plan.has_host_tier()) {
-    throw OutOfMemory(
-        Tier::device, pages * layout.page_bytes + fixed_bytes(shape, config, plan),
-        std::max<index_t>(0, config.device_bytes - config.model_bytes - config.head_weight_bytes));
+  const index_t pages = plan.lends()
+                            ? own_pages(plan, layout)
+                            : layout.groups * groups + layout.key_pages + layout.slot_pages;
+  if (pages > plan.arena_pages || (!plan.has_host_tier() && !plan.lends())) {
+    throw OutOfMemory(Tier::device, pages * layout.page_bytes + fixed_bytes(shape, config, plan),
+                      std::max<index_t>(0, bytes_left(config)));
+  }
+  if (!plan.has_host_tier()) {
+    throw OutOfMemory(Tier::lender, layout.groups * layout.token_pages * layout.page_bytes,
+                      config.lent_bytes);
   }
   throw OutOfMemory(Tier::host, layout.groups * layout.token_pages * layout.host_page_bytes,
                     config.host_bytes);

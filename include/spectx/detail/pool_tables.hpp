@@ -60,7 +60,9 @@ class PoolTables {
     upload(stream);
   }
 
-  /// Host copies; `mark` the request after a change.
+  /// Host copies; `mark` the request after a change. Those of a request: [groups, columns].
+  std::byte** pages(RequestId r) { return &page(r, 0, 0); }
+  std::byte** next_pages(RequestId r) { return two_tiers_ ? &next_page(r, 0, 0) : nullptr; }
   std::byte*& page(RequestId r, index_t group, index_t i) { return at(pages_, r, group, i); }
   std::byte*& host_page(RequestId r, index_t group, index_t i) {
     return at(host_pages_, r, group, i);

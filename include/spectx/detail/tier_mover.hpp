@@ -40,14 +40,17 @@ class TierMover {
     const index_t last = std::max(target, resident);
     const index_t pages = is_leaving ? std::max(page_count(length), book_.host_pages(r))
                                      : std::max(page_count(length), book_.token_pages(r));
-    const index_t next_pages = is_leaving ? layout_.slot_pages : pages;
-    if (book_.arena.free_pages() < (last - first) * next_pages) return Start::no_room;
-    if (is_leaving && !reserve_host((last - first) * pages, waits)) {
-      const bool may_grow = book_.host.available_pages() >= (last - first) * pages;
-      return may_grow && !waits ? Start::host_grows : Start::no_room;
+    if (is_leaving) {
+      if (book_.arena.free_pages() < (last - first) * layout_.slot_pages) return Start::no_room;
+      if (!reserve_host((last - first) * pages, waits)) {
+        const bool may_grow = book_.host.available_pages() >= (last - first) * pages;
+        return may_grow && !waits ? Start::host_grows : Start::no_room;
+      }
+      book_.hold_next_slots(r, first, last);
+      book_.hold_host(r, first, last, 0, pages);
+    } else if (!book_.hold_next_tokens(r, first, last, 0, pages, stream)) {
+      return Start::no_room;
     }
-    book_.hold_next(r, first, last, 0, next_pages);
-    if (is_leaving) book_.hold_host(r, first, last, 0, pages);
 
     Move& m = move(r);
     m.target = target;
@@ -84,8 +87,12 @@ class TierMover {
     const index_t resident = book_.tables.resident_groups(r);
     const index_t first = std::min(m.target, resident);
     const index_t last = std::max(m.target, resident);
-    book_.drop_next(r, first, last, m.is_leaving ? layout_.slot_pages : m.pages);
-    if (m.is_leaving) book_.drop_host(r, first, last, m.pages);
+    if (m.is_leaving) {
+      book_.drop_next_slots(r, first, last);
+      book_.drop_host(r, first, last, m.pages);
+    } else {
+      book_.drop_next_tokens(r, first, last, m.pages, stream);
+    }
     m.target = -1;
   }
 
@@ -109,7 +116,7 @@ class TierMover {
     }
     backend_.forget_slots({.pool = book_.tables.view(), .request = r, .first = 0}, stream);
     book_.tables.set_durable(r, length);
-    book_.finish_park(r, pages);
+    book_.finish_park(r, pages, stream);
     book_.tables.upload(stream);
   }
 
@@ -166,7 +173,7 @@ class TierMover {
     if (resident == layout_.groups) {
       book_.tables.set_durable(r, length);
     }
-    book_.finish_down(r, m.target, pages);
+    book_.finish_down(r, m.target, pages, stream);
     book_.tables.upload(stream);
     m.target = -1;
     return true;
@@ -176,12 +183,10 @@ class TierMover {
     Move& m = move(r);
     const index_t resident = book_.tables.resident_groups(r);
     const index_t pages = std::max({m.pages, page_count(length), book_.token_pages(r)});
-    const index_t more = (m.target - resident) * (pages - m.pages);
-    if (book_.arena.free_pages() < more) {
+    if (!book_.hold_next_tokens(r, resident, m.target, m.pages, pages, stream)) {
       drop(r, stream);
       return false;
     }
-    book_.hold_next(r, resident, m.target, m.pages, pages);
     book_.tables.upload(stream);
     const index_t durable = std::min<index_t>(length, book_.tables.durable(r));
     for (index_t g = resident; g < m.target; ++g) {
