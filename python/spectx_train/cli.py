@@ -74,6 +74,9 @@ def run(args):
     trainer = Trainer(target, students, corpus, schedule, args.out + ".ckpt", args.compile)
     if args.resume:
         trainer.resume()
+    elif os.path.exists(trainer.checkpoint_path):
+        say(f"{trainer.checkpoint_path} is of an earlier run, which --resume would go on with; "
+            "it will be replaced")
     say(f"ready after {time.monotonic() - begun:.0f} s")
     trainer.run()
     memory = gpu_memory(device)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import UserError
 from .head import replace_file
+from .options import integers, positive
 
 MOST_CONFIG_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 24
@@ -54,6 +55,8 @@ def read_config(path):
 
 def tensor_files(source):
     """(files with tensors, path of config.json)."""
+    if not os.path.exists(source):
+        raise UserError(f"{source}: no such file or folder")
     if not os.path.isdir(source):
         return [source], os.path.join(os.path.dirname(source), "config.json")
     for name in FILES:
@@ -85,9 +88,10 @@ def load_pickle(path):
             tensors = load(True)
         except RuntimeError:  # of a PyTorch before 1.6, which cannot be mapped
             tensors = load(False)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(f"{path} is refused: it is no file of tensors alone: {reason}") from error
+    except pickle.UnpicklingError as error:  # whose text tells how to run it all the same
+        call = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f": it calls {call[1]}" if call else ""
+        raise UserError(f"{path} is refused: it holds more than tensors{reason}") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).split("\n", 1)[0]
         raise UserError(f"{path} cannot be read: {reason}") from error
@@ -178,9 +182,9 @@ def main(arguments=None):
     )
     parser.add_argument("source", help="folder of the head, or its .bin or .safetensors file")
     parser.add_argument("out", metavar="OUT.safetensors")
-    parser.add_argument("--rope-theta", type=float, metavar="T",
+    parser.add_argument("--rope-theta", type=positive(float), metavar="T",
                         help="what the head was trained with, where config.json says otherwise")
-    parser.add_argument("--feature-layers", type=int, nargs="+", metavar="N",
+    parser.add_argument("--feature-layers", type=integers, metavar="N,...",
                         help="layers of the target, from 0, whose outputs the head was trained on")
     args = parser.parse_args(arguments)
     try:

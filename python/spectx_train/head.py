@@ -138,11 +138,18 @@ def reduce_group(log_weights, kv_heads, how):
     return grouped.logsumexp(2) - math.log(grouped.shape[2])
 
 
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def replace_file(path, write):
     """Calls write(temporary path), then renames: `path` is never half-written."""
     temporary = f"{path}.{os.getpid()}.part"
     try:
         write(temporary)
+        os.chmod(temporary, 0o666 & ~umask())  # safetensors makes files that their owner alone reads
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error

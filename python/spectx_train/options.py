@@ -21,6 +21,21 @@ def integers(text):
     return values
 
 
+def described(parser):
+    """The parser, its help with every option's kind of value and default."""
+    for action in parser._actions:
+        if action.type is not None and action.metavar is None:
+            lists = action.type is integers
+            action.metavar = "N,..." if lists else "N" if action.type.__name__ == "int" else "X"
+        default = action.default
+        if default is None or default is False or default in ([], argparse.SUPPRESS):
+            continue
+        if isinstance(default, tuple):
+            default = ",".join(map(str, default))
+        action.help = f"{action.help + '; ' if action.help else ''}default: {default}"
+    return parser
+
+
 def positive(kind):
     def parse(text):
         value = kind(text)
@@ -43,7 +58,7 @@ def add_student_options(parser):
     """What a --variant may change."""
     add = parser.add_argument
     add("--objective", default="max", help="TERM[:WEIGHT],... of max, mean, value, maxvalue, peak, "
-        "square (of the layers' attention maps), recall, draft; default: %(default)s")
+        "square (of the layers' attention maps), recall, draft")
     add("--reduce", choices=("mean", "max"), default="mean",
         help="how a group's query heads combine in the loss")
     add("--forced", choices=("drop", "keep"), default="drop",
@@ -59,42 +74,49 @@ def add_student_options(parser):
     add("--query-heads", type=positive(int), help="of the head; default: the target's")
     add("--head-dim", type=positive(int), help="of the head; default: the target's")
     add("--theta", type=positive(float), help="RoPE base of the head; default: the target's")
-    add("--lr", type=positive(float), default=1e-3)
-    add("--ema", type=float, default=0.0, help="decay of averaged weights; 0: none")
+    add("--lr", type=positive(float), default=1e-3, help="largest learning rate")
+    add("--ema", type=float, default=0.0, help="decay of averaged weights, 0 for none")
     add("--init", metavar="HEAD", help="head to start from")
 
 
 def parser():
-    p = Parser(prog="spectx-train-head", description="Trains a retrieval head of spectx.")
+    p = Parser(
+        prog="spectx-train-head",
+        usage="%(prog)s --target MODEL --text FILE... --out HEAD.safetensors [OPTION...]",
+        description="Trains a retrieval head of spectx on a model's own attention. Writes "
+        "HEAD.safetensors, HEAD.json with the loss and the report on held-out text, and, where "
+        "matplotlib is installed, HEAD.png.",
+    )
     add = p.add_argument
     add("--target", required=True, help="model folder of transformers, or GGUF file")
     add("--text", nargs="+", default=[], help="UTF-8 files, folders of them, or spectx-tokenize's")
     add("--held-out", nargs="+", help="texts that the report is measured on; default: the end of --text")
-    add("--out", required=True, metavar="HEAD.safetensors")
+    add("--out", required=True, metavar="HEAD.safetensors", help="the file to write")
     add("--lengths", type=integers, default=(8192,), help="tokens of a sequence, mixed step by step")
     add("--steps", type=int, help="updates; with --minutes, whichever ends first")
-    add("--minutes", type=positive(float), help="default: 8 if --steps is not given")
+    add("--minutes", type=positive(float), help="of training; default: 8 if --steps is not given")
     add("--batch-tokens", type=positive(int), default=16384, help="tokens of an update")
-    add("--queries-per-sequence", type=positive(int), default=48)
+    add("--queries-per-sequence", type=positive(int), default=48,
+        help="positions of a sequence whose attention is learnt from")
     add("--sinks", type=int, default=4, help="first rows that every selection holds")
     add("--window", type=int, default=32, help="newest rows that every selection holds")
     add("--yarn", type=positive(float), default=1.0, metavar="FACTOR",
         help="the head is to serve FACTOR times the longest length: its file asks for YaRN")
     add("--budgets", type=integers, default=(256, 512, 1024), help="of the report")
-    add("--report-lengths", type=integers, help="default: the longest of --lengths")
-    add("--report-texts", type=positive(int), default=8)
+    add("--report-lengths", type=integers, help="default: the longest of --lengths, times --yarn")
+    add("--report-texts", type=positive(int), default=8, help="held-out texts of the report, at most")
     add("--variant", action="append", metavar="'NAME OPTIONS'", default=[],
         help="train several heads on the same passes; writes HEAD.NAME.safetensors each")
     add("--also-measure", nargs="+", metavar="HEAD", default=[], help="heads to add to the report")
     add("--resume", action="store_true", help="go on from HEAD.safetensors.ckpt")
     add("--compile", action="store_true", help="let torch.compile fuse the target's layers: half "
         "the time on a GPU, after some seconds; needs a C compiler")
-    add("--device", choices=("cuda", "cpu"))
-    add("--seed", type=int, default=0)
+    add("--device", choices=("cuda", "cpu"), help="default: cuda where there is one")
+    add("--seed", type=int, default=0, help="of the first weights and of what is sampled")
     add("--random-weights", action="store_true",
         help="--target is a configuration: train on noise, to see time and memory")
     add_student_options(p)
-    return p
+    return described(p)
 
 
 def shape_of(args, target):

@@ -83,7 +83,9 @@ class Student:
         if known != target.sha256 and not misfits:
             misfits = [f"it was trained on {metadata.get('target')} with SHA-256 {known[:16]}..."]
         if misfits:
-            raise UserError(f"{path} is a head for another model: {'; '.join(misfits)}")
+            raise UserError(
+                f"{path} is a head for another model, or of another shape: {'; '.join(misfits)}"
+            )
         self.head.load_state_dict({name: weights[name] for name in own})
 
     def loss(self, batch):

@@ -131,7 +131,7 @@ class Trainer:
         """What a checkpoint must agree on."""
         return {
             "target": self.target.sha256,
-            "schedule": dataclasses.asdict(self.schedule),
+            **dataclasses.asdict(self.schedule),
             "students": {s.settings.name: dataclasses.asdict(s.settings) for s in self.students},
             "tokens": len(self.corpus.tokens),
         }
@@ -160,7 +160,7 @@ class Trainer:
         own = self.identity()
         if kept["target"] != own["target"]:
             raise UserError(f"{path} is of a head for another model ({kept['target'][:16]}...)")
-        changed = [name for name in own if name != "students" and kept[name] != own[name]]
+        changed = [name for name in own if name != "students" and kept.get(name) != own[name]]
         changed += differences(kept["students"], own["students"])
         if changed:
             raise UserError(f"{path} was made with other settings ({', '.join(changed)})")

@@ -60,10 +60,20 @@ def test_what_was_trained_otherwise_goes_along(tmp_path):
     folder, _ = folder_of(tmp_path, "eagle", "bin")
     out = str(tmp_path / "head.safetensors")
     source = str(folder / "pytorch_model.bin")
-    assert main([source, out, "--rope-theta", "5e5", "--feature-layers", "1", "5", "8"]) == 0
+    assert main([source, out, "--rope-theta", "5e5", "--feature-layers", "1,5,8"]) == 0
     with safe_open(out, "pt") as file:
         assert file.metadata()["rope_theta"] == "500000.0"
         assert file.metadata()["feature_layers"] == "[1, 5, 8]"
+
+
+def test_bad_arguments(tmp_path, capsys):
+    out = str(tmp_path / "head.safetensors")
+    assert main([str(tmp_path / "none"), out]) == 1
+    assert "none: no such file or folder" in capsys.readouterr().err
+    for option in (("--rope-theta", "-5"), ("--feature-layers", "1,-2")):
+        with pytest.raises(SystemExit):
+            main([str(tmp_path), out, *option])
+        assert option[0] in capsys.readouterr().err
 
 
 class Harmful:
@@ -74,7 +84,7 @@ class Harmful:
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda f: torch.save({"fc.weight": Harmful()}, f / "pytorch_model.bin"), "is refused"),
+        (lambda f: torch.save({"fc.weight": Harmful()}, f / "pytorch_model.bin"), "it calls "),
         (lambda f: torch.save([torch.ones(2)], f / "pytorch_model.bin"), "a dictionary of tensors"),
         (lambda f: torch.save({"a": torch.ones(2)}, f / "pytorch_model.bin"), "fc.weight, "),
         (lambda f: (f / "pytorch_model.bin").write_bytes(b"PK\3\4 cut"), "cannot be read"),

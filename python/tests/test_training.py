@@ -43,6 +43,7 @@ def test_loss_falls(model_folder, tokens_file, tmp_path, options):
     assert measured == {metadata["group_reduce"]}  # as it will be read
     assert metadata["steps"] == "150" and len(metadata["target_sha256"]) == 64
     assert not (tmp_path / "head.safetensors.ckpt").exists()
+    assert out.stat().st_mode == (tmp_path / "head.json").stat().st_mode
 
 
 def test_report_ranks_as_it_must(model_folder, tokens_file, tmp_path):
