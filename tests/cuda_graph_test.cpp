@@ -81,13 +81,15 @@ TEST_CASE("200 steps in CUDA graphs give the bits of steps that are run") {
   ReplayScene<ReplayLoop> replayed(rule, *b, by(mode));
   ReplayScene<ToyLoop> run(rule, *b);
   const Product product(*b);
-  for (int n = 0; n < 200; ++n) {
+  const int steps = is_slow_run() ? 64 : 200;  // drafts, and groups that left
+  for (int n = 0; n < steps; ++n) {
     CAPTURE(n);
     REQUIRE(difference(replayed.step(n), run.step(n)) == "");
-    if (n == 90)
+    if (n == steps / 2)
       product.run(*b, replayed.loop.stream);  // its scratch grows: the graphs keep theirs
   }
-  REQUIRE(replayed.loop.replays == 199);  // once, drafts of a request that does not select yet
+  REQUIRE(replayed.loop.replays ==
+          steps - 1);  // once, drafts of a request that does not select yet
   REQUIRE(replayed.loop.graphs.size() == 3);
   REQUIRE(replayed.loop.pipeline.report().misses > 0);
 }
@@ -96,9 +98,10 @@ TEST_CASE("a host that runs ahead of replays reads whole figures") {
   const auto b = device();
   if (b == nullptr) return;
   const PoolPlan plan = toy_plan({.budget = 48, .sinks = 2, .recent_window = 16}, 64);
+  const int steps = is_slow_run() ? 30 : 120;
   /// Step -> path, hits, misses, bytes, as reports showed them.
   using Figures = std::map<index_t, std::array<index_t, 4>>;
-  const auto decode = [](auto& loop, auto&& step) {
+  const auto decode = [steps](auto& loop, auto&& step) {
     std::array<RequestId, 3> ids{};
     for (int i = 0; i < 3; ++i) {
       RequestId& id = ids[static_cast<std::size_t>(i)];
@@ -107,7 +110,7 @@ TEST_CASE("a host that runs ahead of replays reads whole figures") {
       loop.prefill(id, toy_text(60 + 10 * i, 5));
     }
     Figures figures;
-    for (int n = 0; n < 120; ++n) {
+    for (int n = 0; n < steps; ++n) {
       const std::int32_t token = n * 7 % 256;
       std::vector<BatchItem> items;
       for (const RequestId id : ids) items.push_back({id, std::span(&token, 1)});
@@ -123,9 +126,9 @@ TEST_CASE("a host that runs ahead of replays reads whole figures") {
   };
   ReplayLoop replayed(*b, plan, by(cudaStreamCaptureModeThreadLocal));
   const std::array<Event, 2> done = {b->make_event(), b->make_event()};
-  std::size_t steps = 0;
+  std::size_t launches = 0;
   const Figures seen = decode(replayed, [&](const std::vector<BatchItem>& items) {
-    const Event& before = done[steps++ % 2];
+    const Event& before = done[launches++ % 2];
     while (!b->is_done(before)) {  // the host is two steps ahead, not more
     }
     replayed.launch(replayed.pool.schedule(items, replayed.stream));
@@ -134,9 +137,9 @@ TEST_CASE("a host that runs ahead of replays reads whole figures") {
   ToyLoop run(*b, plan);
   const Figures expected =
       decode(run, [&](const std::vector<BatchItem>& items) { run.step(items); });
-  REQUIRE(replayed.replays == 120);
+  REQUIRE(replayed.replays == steps);
   REQUIRE(seen.size() > 10);
-  REQUIRE(expected.size() == 120);
+  REQUIRE(expected.size() == static_cast<std::size_t>(steps));
   for (const auto& [step, figures] : seen) {
     CAPTURE(step);
     REQUIRE(figures == expected.at(step));

@@ -10,7 +10,7 @@ using namespace spectx::test;
 namespace {
 
 constexpr SelectionConfig kRule{.budget = 48, .sinks = 2, .recent_window = 16};
-constexpr int kSteps = 60;
+const int kSteps = is_slow_run() ? 16 : 60;
 
 /// A loop with a request that decodes, partly off the device.
 struct Decoding {

@@ -83,7 +83,7 @@ TEST_CASE("the guard takes the smallest rung that covers enough, and more to com
   const bool may_read_all = GENERATE(false, true);
   CAPTURE(b.name, max_budget, hysteresis, may_read_all);
   if (is_slow_run() && hysteresis == 0) return;
-  const int steps = is_slow_run() ? 20 : 60;
+  const int steps = is_slow_run() ? 16 : 60;
   Random random(static_cast<unsigned>(max_budget) + 1);
   Ladder ladder(*b.backend, {.budget = 16,
                              .sinks = 2,

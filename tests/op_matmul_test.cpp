@@ -53,6 +53,7 @@ TEST_CASE("matmul of multiples of 1/64 is exact, whatever lies beside the matric
                                           MatmulShape{rows, 576, 193}, MatmulShape{rows, 1025, 48},
                                           MatmulShape{rows, 64, 0}, MatmulShape{rows, 100, 47});
   CAPTURE(b.name, dtype_name(dtype), shape.rows, shape.in, shape.out);
+  if (is_slow_run() && rows != 1 && rows != 8 && rows != 65) return;
   Random random(4);
   MatmulRun m(*b.backend, dtype, shape, random.sixtyfourths(rows * shape.in),
               random.sixtyfourths(shape.out * shape.in), nans(rows * shape.out));

@@ -36,6 +36,7 @@ TEST_CASE("rms_norm divides by the root of the mean square, in place or not") {
   const index_t rows = GENERATE(from_range(kRowCounts));
   const bool in_place = GENERATE(false, true);
   CAPTURE(b.name, dtype_name(dtype), dim, rows, in_place);
+  if (is_slow_run() && (rows % 8 != 1 || rows == 1 || (in_place && dtype != DType::f32))) return;
   Random random(9);
   const DeviceMatrix x(*b.backend, DType::f32, rows, dim, random.normal(rows * dim, 3),
                        Padding{3, 1});

@@ -14,6 +14,8 @@ using namespace spectx::test;
 
 namespace {
 
+const int kSteps = is_slow_run() ? 24 : 60;
+
 /// An offloaded request in a pool of its own.
 struct Offloaded {
   explicit Offloaded(Backend& backend, std::int32_t resident_groups = 0,
@@ -131,7 +133,7 @@ TEST_CASE("a prompt goes on after decoding, and sees the rows that only slots ha
   const std::int32_t resident = GENERATE(0, 1, 2);
   const int steps = GENERATE(1, 3, 4, 5, 9);  // a write batch is 4
   CAPTURE(resident, steps);
-  if (is_slow_run() && resident != 1) return;
+  if (is_slow_run() && (resident != 1 || steps % 2 == 0)) return;
   Offloaded o(*backend, resident);
   o.loop.prefill(o.id, 37);
   for (int turn = 0; turn < 3; ++turn) {
@@ -158,14 +160,14 @@ TEST_CASE("rows that were evicted come back equal, of every type") {
   Offloaded o(*backend, 1, plan, pool_shape(dtype));
   o.loop.prefill(o.id, 30);
   index_t misses = 0;
-  for (int n = 0; n < 60; ++n) {
+  for (int n = 0; n < kSteps; ++n) {
     const StepReport report = o.step(1, n * n);
     misses += report.misses;
     REQUIRE(report.bytes == report.misses * 3 * 10 * dtype_bytes(dtype));  // three layers
   }
-  REQUIRE(misses > 60 * 2);
+  REQUIRE(misses > kSteps * 2);
   o.loop.step({o.loop.item(o.id, 4, true)});  // every row, from the host tier
-  REQUIRE(o.loop.rows_read > 60 * 24 * 2 * 5);
+  REQUIRE(o.loop.rows_read > kSteps * 24 * 2 * 5);
   REQUIRE(o.loop.wrong_rows == 0);
 }
 
@@ -173,10 +175,10 @@ TEST_CASE("drafts are written through, and forgotten when they are taken back") 
   const auto backend = make_backend({.two_memories = true});
   Offloaded o(*backend, GENERATE(0, 2));
   o.loop.prefill(o.id, 30);
-  for (int n = 0; n < 60; ++n) {
+  for (int n = 0; n < kSteps; ++n) {
     o.step(1 + n % 4, n);
     if (n % 4 > 0) o.loop.rewind(o.id, o.loop.pool.length(o.id) - n % 4);
-    if (n == 30) o.loop.rewind(o.id, 26);  // below what is in the host tier
+    if (n == kSteps / 2) o.loop.rewind(o.id, 26);  // below what is in the host tier
   }
   o.loop.step({o.loop.item(o.id, 4, true)});
   REQUIRE(o.loop.wrong_rows == 0);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <memory>
+#include <limits>
 #include <vector>
 
 #include "device_data.hpp"
@@ -13,24 +13,29 @@ namespace spectx::test {
 class BatchData {
  public:
   BatchData(Backend& backend, const std::vector<ScheduledItem>& items)
-      : items_(items), fields_(items), arrays_(backend, fields_) {
+      : items_(items), fields_(items), numbers_(backend, fields_.joined()) {
     batch_.items = items_;
     batch_.num_rows = static_cast<index_t>(fields_.item.size());
     for (const ScheduledItem& item : items_) {
       batch_.max_rows_per_item = std::max(batch_.max_rows_per_item, item.rows);
       batch_.needs_selection |= item.selects;
     }
-    batch_.tokens = arrays_.tokens;
-    batch_.item = arrays_.item;
-    batch_.position = arrays_.position;
-    batch_.request = arrays_.request;
-    batch_.row_begin = arrays_.row_begin;
-    batch_.last_row = arrays_.last_row;
-    batch_.length = arrays_.length;
-    batch_.selects = arrays_.selects;
-    batch_.lead_row = arrays_.lead_row;
-    batch_.lead_begin = arrays_.lead_begin;
-    batch_.follow_row = arrays_.follow_row;
+    std::int32_t* from = numbers_.data();
+    const auto take = [&from](auto& array, const Ints& field) {
+      array = {from, static_cast<index_t>(field.size())};
+      from += array.size + kGap;
+    };
+    take(batch_.tokens, fields_.tokens);
+    take(batch_.item, fields_.item);
+    take(batch_.position, fields_.position);
+    take(batch_.request, fields_.request);
+    take(batch_.row_begin, fields_.row_begin);
+    take(batch_.last_row, fields_.last_row);
+    take(batch_.length, fields_.length);
+    take(batch_.selects, fields_.selects);
+    take(batch_.lead_row, fields_.lead_row);
+    take(batch_.lead_begin, fields_.lead_begin);
+    take(batch_.follow_row, fields_.follow_row);
   }
   BatchData(const BatchData&) = delete;
   BatchData& operator=(const BatchData&) = delete;
@@ -44,6 +49,7 @@ class BatchData {
 
  private:
   using Ints = std::vector<std::int32_t>;
+  static constexpr index_t kGap = 4;  // numbers between two arrays, which are no index of anything
 
   struct Fields {
     explicit Fields(const std::vector<ScheduledItem>& items) {
@@ -67,29 +73,22 @@ class BatchData {
       follow_row.push_back(n + 1 < s.rows ? row + 1 : -1);
       if (n == 0 || s.selects) lead_row.push_back(row);
     }
+    Ints joined() const {
+      Ints numbers;
+      for (const Ints* field : {&tokens, &item, &position, &request, &row_begin, &last_row, &length,
+                                &selects, &lead_row, &lead_begin, &follow_row}) {
+        numbers.insert(numbers.end(), field->begin(), field->end());
+        numbers.insert(numbers.end(), kGap, std::numeric_limits<std::int32_t>::min());
+      }
+      return numbers;
+    }
     Ints tokens, item, position, request, row_begin, last_row, length, selects, lead_row,
         lead_begin, follow_row;
-  };
-  struct Arrays {
-    Arrays(Backend& b, const Fields& f)
-        : tokens(b, f.tokens),
-          item(b, f.item),
-          position(b, f.position),
-          request(b, f.request),
-          row_begin(b, f.row_begin),
-          last_row(b, f.last_row),
-          length(b, f.length),
-          selects(b, f.selects),
-          lead_row(b, f.lead_row),
-          lead_begin(b, f.lead_begin),
-          follow_row(b, f.follow_row) {}
-    DeviceArray<std::int32_t> tokens, item, position, request, row_begin, last_row, length, selects,
-        lead_row, lead_begin, follow_row;
   };
 
   std::vector<ScheduledItem> items_;
   Fields fields_;
-  Arrays arrays_;
+  DeviceArray<std::int32_t> numbers_;  // of all fields
   Batch batch_;
 };
 

@@ -36,15 +36,18 @@ class PoolData {
 
   /// Host copies to the device.
   void upload() {
-    if (!device_) device_.emplace(backend_, *this);
-    device_->pages.write(device_pages);
-    device_->host_pages.write(host_pages);
-    device_->slot_of_token.write(slot_of_token);
-    device_->token_of_slot.write(token_of_slot);
-    device_->last_used.write(last_used);
-    device_->resident_groups.write(resident_groups);
-    device_->clock.write({clock});
-    upload_durable();
+    if (device_) {
+      device_->pages.write(device_pages);
+      device_->host_pages.write(host_pages);
+      device_->slot_of_token.write(slot_of_token);
+      device_->token_of_slot.write(token_of_slot);
+      device_->last_used.write(last_used);
+      device_->resident_groups.write(resident_groups);
+      device_->clock.write({clock});
+      upload_durable();
+    } else {
+      device_.emplace(backend_, *this);
+    }
     device_->table.write(addresses(device_->pages.data(), device_->host_pages.data()));
   }
   void upload_durable() { device_->durable.write(durable); }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <vector>
@@ -130,6 +132,7 @@ class RowLoop {
   struct Row {
     int write;  // that made it
     index_t head;
+    const std::byte* page;
     const std::byte* bytes;  // on the device, then on the host
   };
 
@@ -182,24 +185,40 @@ class RowLoop {
         const Ids ids = choose_or_all(item, head, phase);
         for (std::size_t rank = 0; rank < ids.size(); ++rank) {
           const index_t n = is_in_slots(view, item) ? of_rank[rank] : ids[rank];
-          const std::byte* const at = tables[static_cast<std::size_t>(i)][n / view.page_rows] +
-                                      view.offset_of(is_staged(view, item)) +
+          const std::byte* const page = tables[static_cast<std::size_t>(i)][n / view.page_rows];
+          const std::byte* const at = page + view.offset_of(is_staged(view, item)) +
                                       head * view.head_stride +
                                       n % view.page_rows * view.row_stride;
           const int write = rows_[item.request.value][static_cast<std::size_t>(ids[rank])];
-          rows.push_back({write, head, at});
+          rows.push_back({write, head, page, at});
         }
       }
     }
-    // The tables are read: their copies may go.
-    for (Row& row : rows) row.bytes = reader.ask(row.bytes, view.row_stride, stream);
-    reader.wait(stream);
+    read(rows, view.row_stride);
     for (const Row& row : rows) {
       const KnownRows::State state = content_.state(row.bytes, view, row.write, layer, row.head);
       ++rows_read;
       lossy_rows += state == KnownRows::State::lossy ? 1 : 0;
       wrong_rows += state == KnownRows::State::wrong ? 1 : 0;
     }
+  }
+  /// Rows side by side in a page come in one copy.
+  void read(std::vector<Row>& rows, index_t row_bytes) {
+    const auto is_before = [](const Row& a, const Row& b) {
+      return std::less<const std::byte*>()(a.bytes, b.bytes);
+    };
+    std::sort(rows.begin(), rows.end(), is_before);
+    for (auto first = rows.begin(); first != rows.end();) {
+      const std::byte* const begin = first->bytes;
+      const std::byte* end = begin;
+      auto last = first;
+      for (; last != rows.end() && last->page == first->page && last->bytes <= end; ++last) {
+        end = last->bytes + row_bytes;
+      }
+      const std::byte* const copy = reader.ask(begin, end - begin, stream);
+      for (; first != last; ++first) first->bytes = copy + (first->bytes - begin);
+    }
+    reader.wait(stream);
   }
   Ids choose_or_all(const ScheduledItem& item, index_t head, index_t phase) const {
     if (item.selects) return choose(item.first + item.rows, head, phase);
