@@ -87,18 +87,7 @@ const Batch& Engine::schedule(std::span<const RequestId> requests, index_t token
                       .tokens = std::span(tokens_).first(static_cast<std::size_t>(tokens)),
                       .is_dense = !head_.has_value()});
   }
-  return schedule_items();
-}
-
-const Batch& Engine::schedule_items() {
-  try {
-    return pool_.schedule(items_, stream_);
-  } catch (const OutOfMemory& error) {
-    const PoolStats stats = pool_.stats();
-    throw Error(std::string(error.what()) + "; " + std::to_string(stats.host_used) +
-                " bytes of the host tier are used, " + std::to_string(stats.host_total) +
-                " are there");
-  }
+  return pool_.schedule(items_, stream_);
 }
 
 /// The host gives place holders; the tokens themselves stay on the device.

@@ -115,7 +115,6 @@ class Engine {
  private:
   Placement asked_placement();
   const Batch& schedule(std::span<const RequestId> requests, index_t tokens = 1);
-  const Batch& schedule_items();
   /// What `source` (may be null) needs of the host, before select(), which can be captured.
   void stage(const Batch& batch, SelectionSource* source);
   Selection select(const Batch& batch, SelectionSource* source);

@@ -12,7 +12,7 @@ void Engine::add_chunk(RequestId request, index_t count, bool computes) {
   place();
   const auto tokens = std::span(tokens_).first(static_cast<std::size_t>(count));
   items_.assign({{.request = request, .tokens = tokens, .is_dense = true}});
-  const Batch& batch = schedule_items();
+  const Batch& batch = pool_.schedule(items_, stream_);
   append_rows(batch, select(batch, /*source=*/nullptr), computes);
 }
 

@@ -35,9 +35,10 @@ class FileError : public Error {
 /// A tier has no room; nothing was changed and the pool stays usable.
 class OutOfMemory : public Error {
  public:
-  OutOfMemory(Tier tier, index_t bytes_asked, index_t bytes_free)
+  /// `more` ends the message: what else tells why.
+  OutOfMemory(Tier tier, index_t bytes_asked, index_t bytes_free, const std::string& more = {})
       : Error("out of " + std::string(tier_name(tier)) + " memory: " + std::to_string(bytes_asked) +
-              " bytes asked, " + std::to_string(bytes_free) + " bytes free"),
+              " bytes asked, " + std::to_string(bytes_free) + " bytes free" + more),
         tier_(tier),
         bytes_asked_(bytes_asked),
         bytes_free_(bytes_free) {}

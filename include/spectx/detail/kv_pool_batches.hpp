@@ -79,7 +79,9 @@ inline void KVPool::reserve(StreamView stream) {
     }
     book_.host.reserve(need.host);
     if (!let_groups_leave(need.device, /*is_refused=*/false, stream)) {
-      if (need.device > book_.arena.free_pages()) book_.arena.throw_out_of_memory(need.device);
+      if (need.device > book_.arena.free_pages()) {
+        book_.arena.throw_out_of_memory(need.device, book_.host.held());
+      }
       if (take_tokens(stream)) return;
       if (!let_groups_leave(need.device, /*is_refused=*/true, stream)) {
         throw OutOfMemory(Tier::lender, need.lent * layout_.page_bytes, 0);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <string>
 #include <system_error>
 #include <vector>
 
@@ -76,8 +77,13 @@ class PageStore {
   }
   void give(std::byte* page) noexcept { free_.push_back(page); }
 
-  [[noreturn]] void throw_out_of_memory(index_t pages) const {
-    throw OutOfMemory(tier_, pages * page_bytes_, available_pages() * page_bytes_);
+  [[noreturn]] void throw_out_of_memory(index_t pages, const std::string& more = {}) const {
+    throw OutOfMemory(tier_, pages * page_bytes_, available_pages() * page_bytes_, held() + more);
+  }
+  /// For a message: what is used, and of how much.
+  std::string held() const {
+    return "; " + std::string(tier_name(tier_)) + " tier: " + std::to_string(used_bytes()) +
+           " of " + std::to_string(max_pages_ * page_bytes_) + " bytes in use";
   }
 
   index_t free_pages() const noexcept { return static_cast<index_t>(free_.size()); }
