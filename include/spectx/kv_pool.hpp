@@ -125,11 +125,11 @@ class KVPool {
   void stage(const ScheduledItem& item, index_t& staged_pages, StreamView stream);
   void refresh_needs();
   /// Later work on `stream` follows the transfers of the steps so far.
-  void follow_copies(StreamView stream) const noexcept {
+  void follow_copies(StreamView stream) const {
     if (copies_) backend_.wait(stream, *copies_);
   }
   /// The same, and of those that warm the request.
-  void follow_copies(const Request& request, StreamView stream) const noexcept {
+  void follow_copies(const Request& request, StreamView stream) const {
     follow_copies(stream);
     if (request.warmed) backend_.wait(stream, *request.warmed);
   }

@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <random>
@@ -63,6 +64,10 @@ class DeferredBackend final : public Backend {
     worker_.synchronize(stream_);
   }
 
+  /// After so many more calls the device is lost: each one after it throws, as after a kernel's
+  /// fault, and what is on the streams never runs.
+  void lose_after(index_t calls) { calls_left_ = calls; }
+
   /// As a device's capture: what is put on any stream is kept, in this order, and does not run.
   using Graph = std::vector<std::function<void()>>;
   void begin_capture() { is_capturing_ = true; }
@@ -115,7 +120,10 @@ class DeferredBackend final : public Backend {
     return {*this, queues_.back().get()};
   }
   Event make_event() override { return {*this, new Place}; }
-  void destroy_stream(void* handle) noexcept override { synchronize({handle}); }
+  void destroy_stream(void* handle) noexcept override {
+    if (calls_left_ > 0) run_to(queue({handle}), queue({handle}).put);
+    worker_.synchronize(stream_);
+  }
   void destroy_event(void* handle) noexcept override { delete static_cast<Place*>(handle); }
 
   void copy(void* to, const void* from, index_t bytes, StreamView s) override {
@@ -139,14 +147,17 @@ class DeferredBackend final : public Backend {
     put(s, [this, device_ns] { worker_.stamp(device_ns, stream_); });
   }
   void record(EventView event, StreamView s) override {
+    call();
     if (!is_capturing_) place(event) = {&queue(s), queue(s).put};
   }
   void wait(StreamView s, EventView event) override {
+    call();
     const Place until = place(event);
     if (is_capturing_ || until.queue == nullptr) return;
     put(s, [until] { run_to(*until.queue, until.position); });
   }
   bool is_done(EventView event) override {
+    call();
     const Place until = place(event);
     if (until.queue != nullptr && until.queue->done < until.position) return false;
     worker_.synchronize(stream_);
@@ -154,6 +165,7 @@ class DeferredBackend final : public Backend {
   }
   bool is_capturing(StreamView) override { return is_capturing_; }
   void synchronize(StreamView s) override {
+    call();
     run_to(queue(s), queue(s).put);
     worker_.synchronize(stream_);
   }
@@ -190,7 +202,12 @@ class DeferredBackend final : public Backend {
       ++queue.done;
     }
   }
+  void call() {
+    if (calls_left_ == 0) throw Error("the device is lost");
+    --calls_left_;
+  }
   void put(StreamView s, std::function<void()> operation) {
+    call();
     if (is_capturing_) return captured_.push_back(std::move(operation));
     queue(s).work.push_back(std::move(operation));
     ++queue(s).put;
@@ -220,6 +237,7 @@ class DeferredBackend final : public Backend {
   TrackedMemory device_, host_;
   std::mt19937 random_;
   std::vector<std::unique_ptr<Queue>> queues_;
+  index_t calls_left_ = std::numeric_limits<index_t>::max();
   bool is_capturing_ = false;
   Graph captured_;
 };

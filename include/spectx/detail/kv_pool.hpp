@@ -72,11 +72,16 @@ inline void KVPool::close(RequestId request, StreamView stream) noexcept {
   if (request.value < 0 || request.value >= plan_.max_requests) return;
   Request& r = requests_[static_cast<std::size_t>(request.value)];
   if (!r.is_open) return;
-  follow_copies(r, stream);
-  mover_.drop(request, stream);
-  if (plan_.has_host_tier()) {
-    backend_.forget_slots({.pool = view(), .request = request, .first = 0}, stream);
+  try {
+    follow_copies(r, stream);
+    mover_.follow(request, stream);
+    if (plan_.has_host_tier()) {
+      backend_.forget_slots({.pool = view(), .request = request, .first = 0}, stream);
+    }
+  } catch (const Error&) {
+    // The device is lost: nothing runs that could use what is freed now.
   }
+  mover_.drop(request, stream);
   book_.release(request, !r.is_parked, stream);
   r = Request{};
   refresh_needs();
@@ -88,6 +93,7 @@ inline void KVPool::rewind(RequestId request, index_t length, StreamView stream)
           "KVPool::rewind: length must be in [0, the request's length]");
   expects(!r.is_parked, "KVPool::rewind: the request is parked");
   follow_copies(r, stream);
+  mover_.follow(request, stream);
   mover_.drop(request, stream);
   if (plan_.has_host_tier()) {
     backend_.forget_slots({.pool = view(), .request = request, .first = length}, stream);

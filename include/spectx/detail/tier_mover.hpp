@@ -79,11 +79,14 @@ class TierMover {
                         : settle_coming(r, length, stream);
   }
 
-  /// Gives up a move; the request stays as it is. `stream` waits for copies that still run.
+  /// `stream` waits for the copies of a move.
+  void follow(RequestId r, StreamView stream) const {
+    if (is_moving(r)) backend_.wait(stream, move(r).event);
+  }
+  /// Gives up a move, whose copies `stream` follows; the request stays as it is.
   void drop(RequestId r, StreamView stream) noexcept {
     Move& m = move(r);
     if (m.target < 0) return;
-    backend_.wait(stream, m.event);
     const index_t resident = book_.tables.resident_groups(r);
     const index_t first = std::min(m.target, resident);
     const index_t last = std::max(m.target, resident);
@@ -104,6 +107,7 @@ class TierMover {
     const Move& m = move(r);
     const bool gives_back = m.target >= 0 && m.is_leaving;
     book_.host.reserve(resident * pages - (gives_back ? (resident - m.target) * m.pages : 0));
+    follow(r, stream);
     drop(r, stream);
     book_.hold_host(r, 0, resident, 0, pages);
     book_.tables.upload(stream);
