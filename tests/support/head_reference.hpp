@@ -6,23 +6,9 @@
 #include <numeric>
 #include <vector>
 
-#include "approximate.hpp"
-#include "spectx/retrieval_head.hpp"
+#include "head_entries.hpp"
 
 namespace spectx::test {
-
-/// The numbers of a retrieval head, as its device memory holds them.
-struct HeadNumbers {
-  HeadShape shape;
-  index_t hidden = 0, features = 0;  // features: hidden states of a row
-  std::vector<float> fc, input_norm, hidden_norm, q_proj, k_proj, embeddings;
-  std::vector<float> feature_norm, fc_bias, q_bias, k_bias, q_norm, k_norm;  // empty: none
-  index_t normed_width = 0;  // of the hidden states that feature_norm takes together
-  Rope rope;
-  float norm_eps = 1e-5F;
-  GroupReduce reduce = GroupReduce::max;
-  DType compute = DType::f32;  // of the activations
-};
 
 /// One request of a retrieval head, from its definition alone: the entry of row p is
 /// [RMSNorm(embedding of token p), RMSNorm(fc features of row p - 1)], rotated to position p - 1.
@@ -31,19 +17,16 @@ class HeadReference {
   /// `config` with the KV head that serves each.
   HeadReference(const HeadNumbers& numbers, const HeadConfig& config)
       : n_(&numbers),
+        entries_(numbers),
         reduce_(config.reduce.value_or(numbers.reduce)),
         level_(config.level),
-        map_(config.head_of_kv_head),
-        rope_(rope_frequencies(numbers.rope, numbers.shape.k_dim)) {}
+        map_(config.head_of_kv_head) {}
 
   index_t length() const { return static_cast<index_t>(tokens_.size()); }
   /// The next row: its token, and the target's hidden states that entered the tapped layers.
   void push(std::int32_t token, const std::vector<float>& features) {
     tokens_.push_back(token);
-    const Approximate x{{features.begin(), features.end()},
-                        std::vector<double>(features.size(), 0.0)};
-    features_.push_back(fused(normalised(x, n_->normed_width, n_->feature_norm)));
-    shift(n_->fc_bias, features_.back());
+    features_.push_back(entries_.feature(features));
     keys_.push_back(length() == 1 ? Approximate{} : key_of(token, length() - 2));
   }
   void rewind(index_t length) {
@@ -64,8 +47,7 @@ class HeadReference {
     keys_.push_back(key_of(tokens[0], length() - 1));
     for (std::size_t lead = 0; lead < tokens.size(); ++lead) {
       const index_t position = length() - 1 + static_cast<index_t>(lead);
-      const Approximate q = project_entry({&n_->q_proj, &n_->q_bias, &n_->q_norm}, tokens[lead],
-                                          length() - 1, position);
+      const Approximate q = entries_.query(tokens[lead], features_.back(), position);
       for (index_t h = 0; h < n_->shape.kv_heads; ++h) {
         std::vector<Approximate> logs;
         for (index_t g = 0; g < group; ++g) logs.push_back(log_weights(q, h * group + g, h));
@@ -111,68 +93,9 @@ class HeadReference {
   }
 
  private:
-  struct Projection {
-    const std::vector<float>*weight, *bias, *norm;
-  };
-
-  double rounding() const { return rounding_of(n_->compute); }
-  /// fc x, whose part of each hidden state is added to what the ones before it gave.
-  Approximate fused(const Approximate& x) const {
-    Approximate out = project(n_->fc, x);
-    const std::size_t width = x.value.size();
-    for (std::size_t o = 0; o < out.value.size(); ++o) {
-      double magnitude = out.error[o];
-      for (std::size_t i = 0; i < width; ++i) {
-        magnitude += std::abs(static_cast<double>(n_->fc[o * width + i]) * x.value[i]);
-      }
-      out.error[o] += rounding() * magnitude * static_cast<double>(n_->features);
-    }
-    return out;
-  }
   Approximate key_of(std::int32_t token, index_t before) const {
-    return project_entry({&n_->k_proj, &n_->k_bias, &n_->k_norm}, token, before, before);
+    return entries_.key(token, features_[at(before)], before);
   }
-  /// Every `part` numbers of x normalised; x itself without weights, which repeat.
-  Approximate normalised(const Approximate& x, index_t part, const std::vector<float>& w) const {
-    if (w.empty()) return x;
-    Approximate out;
-    for (std::size_t i = 0; i < x.value.size(); i += at(part)) {
-      const auto from = [&](const auto& v, std::size_t begin) {
-        const auto first = v.begin() + static_cast<std::ptrdiff_t>(begin);
-        return std::vector(first, first + static_cast<std::ptrdiff_t>(part));
-      };
-      normalise({from(x.value, i), from(x.error, i)}, from(w, i % w.size()), n_->norm_eps, out);
-    }
-    store(rounding(), out);
-    return out;
-  }
-  void shift(const std::vector<float>& bias, Approximate& x) const {
-    if (bias.empty()) return;
-    for (std::size_t i = 0; i < bias.size(); ++i) {
-      x.value[i] += static_cast<double>(bias[i]);
-      x.error[i] += kSumSlack * kEpsilon * std::abs(x.value[i]);
-    }
-    store(rounding(), x);
-  }
-  /// w entry(token, feature of row `before`), rotated to `position`
-  Approximate project_entry(const Projection& by, std::int32_t token, index_t before,
-                            index_t position) const {
-    Approximate embedding, entry;
-    for (index_t i = 0; i < n_->hidden; ++i) {
-      embedding.add(static_cast<double>(n_->embeddings[at(token * n_->hidden + i)]), 0);
-    }
-    normalise(embedding, n_->input_norm, n_->norm_eps, entry);
-    normalise(features_[at(before)], n_->hidden_norm, n_->norm_eps, entry);
-    store(rounding(), entry);
-    Approximate out = project(*by.weight, entry);
-    store(rounding(), out);
-    shift(*by.bias, out);
-    out = normalised(out, n_->shape.k_dim, *by.norm);
-    rotate(rope_, static_cast<double>(position), n_->shape.k_dim, out);
-    store(rounding(), out);
-    return out;
-  }
-
   /// Over rows 1 .. length(), by row; row 0: -infinity.
   Approximate log_weights(const Approximate& q, index_t query_head, index_t head) const {
     const index_t dim = n_->shape.k_dim;
@@ -198,11 +121,12 @@ class HeadReference {
     }
     return out;
   }
+
   const HeadNumbers* n_;
+  HeadEntries entries_;
   GroupReduce reduce_;
   SelectionLevel level_;
   std::vector<std::int32_t> map_;  // [target kv_heads]
-  RopeFrequencies rope_;
   std::vector<std::int32_t> tokens_;
   std::vector<Approximate> features_, keys_;  // [rows]
   std::vector<Approximate> scores_;           // [kv_heads] of the last score()
