@@ -108,6 +108,30 @@ void attend_all(benchmark::State& state) {
   run_attend(state, rows, rows.view, state.range(1), state.range(1));
 }
 
+/// The last 2,048 rows of a prompt; operations are those of the ranks that each sees.
+void attend_prompt(benchmark::State& state) {
+  Gpu& gpu = Gpu::get();
+  constexpr index_t kRows = 2048;
+  const index_t length = state.range(0);
+  const index_t row_bytes = 2 * kDim * 2;
+  const index_t bytes = length * kKVHeads * row_bytes;
+  const Rows rows(1, length, row_bytes, bytes);
+  const test::BatchData batch(*gpu.backend,
+                              {{.request = {0}, .first = length - kRows, .rows = kRows}});
+  const test::DeviceMatrix q = queries(kRows);
+  const test::DeviceMatrix out(*gpu.backend, DType::bf16, kRows, kQueryHeads * kDim);
+  bench::time_replays(state, bytes, std::max(rows.sets, 4), [&](int i) {
+    gpu.backend->attend({.q = q.heads(kQueryHeads),
+                         .kv = rows.set(rows.view, i % rows.sets),
+                         .batch = batch.get(),
+                         .out = out.heads(kQueryHeads)},
+                        gpu.stream);
+  });
+  const index_t seen = kRows * length - kRows * (kRows - 1) / 2;
+  state.counters["FLOP/s"] = benchmark::Counter(static_cast<double>(4 * seen * kQueryHeads * kDim),
+                                                benchmark::Counter::kIsIterationInvariantRate);
+}
+
 /// 2,048 chosen rows of a long request, in slots at random.
 void attend_slots(benchmark::State& state) {
   Gpu& gpu = Gpu::get();
@@ -183,6 +207,11 @@ BENCHMARK(attend_all)
     ->Args({1, 2048})
     ->ArgsProduct({{1, 4, 16, 64}, {4096, 34'816, 131'072}})
     ->Args({13, 34'816})
+    ->UseManualTime();
+BENCHMARK(attend_prompt)
+    ->Name("attend_prompt/cuda/bf16")
+    ->ArgNames({"tokens"})
+    ->ArgsProduct({{2048, 8192, 32'768}})
     ->UseManualTime();
 BENCHMARK(attend_slots)
     ->Name("attend_slots/cuda/bf16")

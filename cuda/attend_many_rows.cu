@@ -5,33 +5,20 @@
 // read once for kTileQueries queries.
 //
 // A block walks all ranks in ascending order: a result depends on the rows that it sees alone.
-#include <cmath>
-
-#include "attend.hpp"
+#include "attend_many_rows.cuh"
 #include "device/mma.cuh"
-#include "device/warp.cuh"
-#include "kv_rows.cuh"
 
 namespace spectx::cu {
 namespace {
+
+using attend::ManyRows;
+using attend::QueryTile;
 
 constexpr int kBlockThreads = 128;
 constexpr int kWarpQueries = 16;  // the height of a tile of the tensor cores
 constexpr int kTileQueries = kWarpQueries * (kBlockThreads / device::kWarpSize);
 constexpr int kTileRanks = 64;
 constexpr int kVecElements = 8;  // 16 bytes
-constexpr float kLog2E = 1.4426950408889634F;
-
-struct Params {
-  Queries q;
-  KVView kv;
-  BatchView batch;
-  std::int32_t few_rows;
-  std::int32_t group;
-  float scale_log2;
-  std::byte* out;
-  index_t out_stride, out_head_stride;
-};
 
 /// Rows in shared memory, padded so that 8 neighbours lie in different banks.
 template <class T, int kDim>
@@ -94,41 +81,13 @@ __device__ void update_softmax(device::MmaSum (&scores)[kTileRanks / 8], const i
   }
 }
 
-/// The block of queries: neighbouring rows of an item with the query heads of one KV head. Query n
-/// is row n / group, head n % group.
-struct Place {
-  index_t item, request, head, row_begin;
-  int first, count;  // queries of the item
-
-  __device__ Place(const Params& p)
-      : item(blockIdx.z),
-        request(p.batch.request[blockIdx.z]),
-        head(blockIdx.y),
-        row_begin(p.batch.row_begin[blockIdx.z]) {
-    const int rows = p.batch.row_begin[item + 1] - static_cast<int>(row_begin);
-    // The longest blocks first.
-    first = (static_cast<int>(gridDim.x) - 1 - static_cast<int>(blockIdx.x)) * kTileQueries;
-    count = rows <= p.few_rows ? 0 : rows * p.group - first;
-  }
-};
-
 template <class T, int kDim>
-__device__ void load_queries(const Params& p, const Place& place, const Tile<T, kDim>& to) {
-  using V = device::Vec<T, kVecElements>;
-  for (int i = static_cast<int>(threadIdx.x); i < kTileQueries * Tile<T, kDim>::kRowVecs;
-       i += kBlockThreads) {
-    const int n = i / Tile<T, kDim>::kRowVecs;
-    const int d = i % Tile<T, kDim>::kRowVecs * kVecElements;
-    V vec = device::zero_vec<T, kVecElements>();
-    if (n < place.count) {
-      const int query = place.first + n;
-      const T* const from = reinterpret_cast<const T*>(p.q.data) +
-                            (place.row_begin + query / p.group) * p.q.stride +
-                            (place.head * p.group + query % p.group) * p.q.head_stride + d;
-#pragma unroll
-      for (int e = 0; e < kVecElements; ++e) vec.element[e] = from[e];
-    }
-    *reinterpret_cast<V*>(to.at(n, d)) = vec;
+__device__ void load_queries(const ManyRows& p, const QueryTile& place, const Tile<T, kDim>& to) {
+  constexpr int kRowVecs = Tile<T, kDim>::kRowVecs;
+  for (int i = static_cast<int>(threadIdx.x); i < kTileQueries * kRowVecs; i += kBlockThreads) {
+    const int n = i / kRowVecs;
+    const int d = i % kRowVecs * kVecElements;
+    device::store_vec(to.at(n, d), attend::load_query<T>(p, place, n, d));
   }
 }
 
@@ -175,21 +134,18 @@ __device__ void add_values(const device::MmaSum (&weights)[kTileRanks / 8],
 // One block kTileQueries queries of one KV head; a warp takes kWarpQueries of them.
 template <class T, int kDim>
 __global__ void __launch_bounds__(kBlockThreads)
-    attend_many_rows_kernel(const __grid_constant__ Params p) {
+    attend_many_rows_kernel(const __grid_constant__ ManyRows p) {
   extern __shared__ __align__(16) std::byte memory[];
   __shared__ const std::byte* rows[2][kTileRanks];
-  const Place place(p);
+  const QueryTile place(p, kTileQueries);
   if (place.count <= 0) return;
   using Shared = Tile<T, kDim>;
   const Shared queries{reinterpret_cast<T*>(memory)};
   const Shared keys{queries.data + kTileQueries * Shared::kStride};
   const Shared values{keys.data + kTileRanks * Shared::kStride};
   const KVRows kv(p.kv, place.item, place.request, place.head);
-  const auto seen_by = [&](int query) {
-    return kv.visible(p.batch.position[place.row_begin + query / p.group]);
-  };
-  const int last = min(kTileQueries, place.count) - 1;
-  const int ranks = seen_by(place.first + last);
+  const int last = place.count - 1;
+  const int ranks = place.seen_by(p, kv, last);
   const auto find_rows = [&](int tile) {
     const int i = static_cast<int>(threadIdx.x);
     // Past the end a seen row stands in: its weight is 0, and it is finite.
@@ -203,7 +159,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   int visible[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    visible[half] = seen_by(place.first + min(own_query(half), last));
+    visible[half] = place.seen_by(p, kv, min(own_query(half), last));
   }
   load_queries(p, place, queries);
   if (ranks > 0) find_rows(0);
@@ -237,21 +193,17 @@ __global__ void __launch_bounds__(kBlockThreads)
     weight += __shfl_xor_sync(device::kAllLanes, weight, 1);
     weight += __shfl_xor_sync(device::kAllLanes, weight, 2);
     if (own_query(half) > last) continue;
-    const int query = place.first + own_query(half);
-    T* const out =
-        reinterpret_cast<T*>(p.out) + (place.row_begin + query / p.group) * p.out_stride +
-        (place.head * p.group + query % p.group) * p.out_head_stride + device::lane_index() % 4 * 2;
     const float scale = weight > 0 ? 1 / weight : (weight == 0 ? 0.0F : weight);
 #pragma unroll
     for (int d = 0; d < kDim / 8; ++d) {
-      out[d * 8] = device::from_float<T>(sums[d].value[2 * half] * scale);
-      out[d * 8 + 1] = device::from_float<T>(sums[d].value[2 * half + 1] * scale);
+      attend::store_pair<T>(p, place, own_query(half), d * 8 + device::lane_index() % 4 * 2,
+                            sums[d].value[2 * half] * scale, sums[d].value[2 * half + 1] * scale);
     }
   }
 }
 
 template <class T>
-void launch(const AttendArgs& a, const Params& p, const dim3& grid, const Launch& on) {
+void launch(const AttendArgs& a, const ManyRows& p, const dim3& grid, const Launch& on) {
   dispatch_value<64, 80, 96, 128>(a.kv.k_dim, [&]<index_t kDim>() {
     constexpr int kSize = static_cast<int>(kDim);
     constexpr int kBytes =
@@ -275,21 +227,9 @@ bool has_many_rows_kernel(const AttendArgs& a) noexcept {
 }
 
 void launch_attend_many_rows(const AttendArgs& a, index_t few_rows, const Launch& on) {
-  const index_t query_heads = a.q.shape[1];
-  const index_t group = query_heads / a.kv.kv_heads;
-  const float scale = a.scale != 0 ? a.scale : 1 / std::sqrt(static_cast<float>(a.kv.k_dim));
-  const Params p{Queries(a.q),
-                 a.kv,
-                 view_of(*a.batch),
-                 static_cast<std::int32_t>(few_rows),
-                 static_cast<std::int32_t>(group),
-                 scale * kLog2E,
-                 static_cast<std::byte*>(a.out.data),
-                 a.out.strides[0],
-                 a.out.strides[1]};
-  const dim3 grid(static_cast<unsigned>(div_up(a.batch->max_rows_per_item * group, kTileQueries)),
-                  static_cast<unsigned>(a.kv.kv_heads),
-                  static_cast<unsigned>(a.batch->items.size()));
+  const attend::ManyRows p(a, few_rows);
+  if (attend::has_warpgroups_kernel(a, on)) return attend::launch_attend_warpgroups(a, p, on);
+  const dim3 grid = attend::grid_of_tiles(a, kTileQueries);
   if (a.kv.dtype == DType::f16) {
     launch<__half>(a, p, grid, on);
   } else {

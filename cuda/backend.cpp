@@ -16,10 +16,13 @@ class Device {
   explicit Device(int ordinal) : guard_(checked(ordinal)) {
     check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal));
     check(cudaDeviceGetAttribute(&major_, cudaDevAttrComputeCapabilityMajor, ordinal));
+    check(cudaDeviceGetAttribute(&minor_, cudaDevAttrComputeCapabilityMinor, ordinal));
   }
   int multiprocessors() const noexcept { return multiprocessors_; }
   /// sm_90 is the first with programmatic dependent launches, and with clusters.
   bool is_sm90() const noexcept { return major_ >= 9; }
+  /// No later device runs what is built for sm_90a.
+  bool is_sm90a() const noexcept { return major_ == 9 && minor_ == 0; }
 
  private:
   static int checked(int ordinal) {
@@ -30,6 +33,7 @@ class Device {
   DeviceGuard guard_;
   int multiprocessors_ = 0;
   int major_ = 0;
+  int minor_ = 0;
 };
 
 class CudaBackend final : public Backend {
@@ -39,6 +43,7 @@ class CudaBackend final : public Backend {
         nvtx_(options.trace),
         multiprocessors_(device.multiprocessors()),
         is_sm90_(device.is_sm90()),
+        is_sm90a_(device.is_sm90a()),
         device_memory_(options.device),
         host_memory_(options.device),
         streams_(device_memory_, host_memory_) {
@@ -202,11 +207,17 @@ class CudaBackend final : public Backend {
           guard_(backend.options_.device),
           state_(backend.streams_.of(checked(s))),
           multiprocessors_(backend.multiprocessors_),
-          is_sm90_(backend.is_sm90_) {}
+          is_sm90_(backend.is_sm90_),
+          is_sm90a_(backend.is_sm90a_) {}
     StreamState& state() const noexcept { return state_; }
     Launch launch() const noexcept {
-      return {state_.stream, state_.scratch, multiprocessors_,
-              is_sm90_,      is_sm90_,       reinterpret_cast<std::uint32_t*>(state_.zeros.data())};
+      return {state_.stream,
+              state_.scratch,
+              multiprocessors_,
+              is_sm90_,
+              is_sm90_,
+              is_sm90a_,
+              reinterpret_cast<std::uint32_t*>(state_.zeros.data())};
     }
 
    private:
@@ -214,7 +225,7 @@ class CudaBackend final : public Backend {
     DeviceGuard guard_;
     StreamState& state_;
     int multiprocessors_;
-    bool is_sm90_;
+    bool is_sm90_, is_sm90a_;
   };
 
   template <class Launcher, class Args>
@@ -237,7 +248,7 @@ class CudaBackend final : public Backend {
   CudaOptions options_;
   NvtxRanges nvtx_;
   int multiprocessors_;
-  bool is_sm90_;
+  bool is_sm90_, is_sm90a_;
   DeviceMemory device_memory_;
   PinnedMemory host_memory_;
   StreamPool streams_;

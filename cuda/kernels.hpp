@@ -19,6 +19,7 @@ struct Launch {
   int multiprocessors;   // of the device
   bool starts_early;     // a kernel may start before the one ahead of it has ended
   bool has_clusters;     // blocks of a kernel may be asked to run side by side
+  bool has_warpgroups;   // four warps multiply together, as sm_90a alone can
   std::uint32_t* zeros;  // [kZeroWords] device, of the stream: who counts in them leaves zeros
 };
 

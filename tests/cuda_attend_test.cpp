@@ -50,6 +50,22 @@ TEST_CASE("attend with activations of half size is the softmax, to their precisi
   REQUIRE(outside(data.run(*b, items), bounds) == "");
 }
 
+TEST_CASE("attend of many rows: how rows of q and out lie does not change a bit") {
+  const auto b = device();
+  if (b == nullptr) return;
+  const HeadsShape heads = GENERATE(HeadsShape{8, 2, 128, 128}, HeadsShape{3, 1, 64, 64});
+  const index_t rows = GENERATE(9, 43, 200);
+  CAPTURE(heads.k_dim, rows);
+  constexpr index_t kLong = 1100;
+  const AttendCase data(heads, DType::bf16, 1, kLong, 9, DType::bf16);
+  const std::vector<AttendItem> items = {dense(0, kLong - rows, rows)};
+  std::vector<Bound> bounds = data.expected(items);
+  for (Bound& bound : bounds) bound.allowed += 0x1p-8 * (6 + std::abs(bound.expected));
+  const std::vector<float> wide = data.run(*b, items, 1, {7, 8});
+  REQUIRE(outside(wide, bounds) == "");
+  REQUIRE(wide == data.run(*b, items, 2));
+}
+
 TEST_CASE("attend on tensor cores: neighbours, slots and names of rows do not change a bit") {
   const auto b = device();
   if (b == nullptr) return;

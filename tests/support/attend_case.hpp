@@ -44,9 +44,9 @@ class AttendCase {
     }
   }
 
-  /// out [rows, query_heads, v_dim]. `layout` orders pages and slots.
+  /// out [rows, query_heads, v_dim]. `layout` orders pages and slots; `padding` is of q.
   std::vector<float> run(Backend& backend, const std::vector<AttendItem>& items,
-                         std::uint32_t layout = 1) const {
+                         std::uint32_t layout = 1, Padding padding = {3, 1}) const {
     const PagesShape shape{.requests = requests_,
                            .kv_heads = heads_.kv_heads,
                            .k_dim = heads_.k_dim,
@@ -75,9 +75,9 @@ class AttendCase {
 
     const index_t rows = batch.get()->num_rows;
     const index_t width = heads_.query_heads * heads_.k_dim;
-    const DeviceMatrix q(backend, activations_, rows, width, queries_of(items), Padding{3, 1});
+    const DeviceMatrix q(backend, activations_, rows, width, queries_of(items), padding);
     const DeviceMatrix out(backend, activations_, rows, heads_.query_heads * heads_.v_dim,
-                           Padding{5, 0});
+                           Padding{padding.columns + padding.offset + 1, 0});
     run_on(backend, [&](StreamView stream) {
       backend.attend({.q = q.heads(heads_.query_heads),
                       .kv = kv,
