@@ -202,6 +202,8 @@ def load_target(path, device, random_weights=False):
         raise
     except Exception as error:  # transformers and its packages raise whatever they like
         text = " ".join(str(error).split())
+        if IMPLEMENTATION in text:
+            text = "its attention is not behind transformers' attention interface"
         raise UserError(f"{path} cannot be loaded by transformers: {text}") from error
     model = model.to(device).eval().requires_grad_(False)
     name = os.path.basename(os.path.abspath(path))

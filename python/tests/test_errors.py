@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import save_model
 from test_training import command, interrupt_at
+from transformers import FalconConfig, FalconForCausalLM
 
 from spectx_train import tokenize_cli
 from spectx_train.cli import main
@@ -53,6 +54,8 @@ def test_targets(model_folder, tokens_file, tmp_path, refused):
     refused(command(str(empty), tokens_file, out), "cannot be loaded by transformers")
     (tmp_path / "bad.gguf").write_bytes(b"GGUF nonsense")
     refused(command(str(tmp_path / "bad.gguf"), tokens_file, out), "bad.gguf")
+    FalconForCausalLM(FalconConfig(256, 48, 4, 6)).save_pretrained(tmp_path / "falcon")
+    refused(command(str(tmp_path / "falcon"), tokens_file, out), "attention interface")
 
 
 def test_texts(model_folder, tokens_file, tmp_path, refused):
