@@ -54,7 +54,8 @@ def test_targets(model_folder, tokens_file, tmp_path, refused):
     refused(command(str(empty), tokens_file, out), "cannot be loaded by transformers")
     (tmp_path / "bad.gguf").write_bytes(b"GGUF nonsense")
     refused(command(str(tmp_path / "bad.gguf"), tokens_file, out), "bad.gguf")
-    FalconForCausalLM(FalconConfig(256, 48, 4, 6)).save_pretrained(tmp_path / "falcon")
+    sizes = {"vocab_size": 256, "hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 6}
+    FalconForCausalLM(FalconConfig(**sizes)).save_pretrained(tmp_path / "falcon")
     refused(command(str(tmp_path / "falcon"), tokens_file, out), "attention interface")
 
 
