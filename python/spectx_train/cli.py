@@ -63,6 +63,7 @@ def run(args):
     target = load_target(args.target, device, args.random_weights)
     check(args, target)
     settings = students_of(args, target)
+    others = other_heads(args, target)
     corpus, held_out = texts(args, target)
     say(f"target {target.name}: {target.num_layers} layers, {device.type}; "
         f"{len(corpus.tokens)} tokens in {len(corpus.names)} texts")
@@ -82,7 +83,7 @@ def run(args):
     memory = gpu_memory(device)
     if memory is not None:
         say(f"most GPU memory in use while training: {memory / 2**30:.2f} GiB")
-    finish(args, target, trainer, held_out, memory)
+    finish(args, target, trainer, others, held_out, memory)
 
 
 def gpu_memory(device):
@@ -117,15 +118,28 @@ def texts(args, target):
     return corpus, held_out
 
 
-def finish(args, target, trainer, held_out, memory):
-    yarn = Yarn(args.yarn, max(args.lengths)) if args.yarn > 1 else None
-    heads = {s.settings.name: s.result() for s in trainer.students}
+def other_heads(args, target):
+    """{name: head} of --also-measure."""
+    heads = {}
     for path in args.also_measure:
         shape, weights, known = load_head(path)
-        other = Head(shape).to(target.device).requires_grad_(False)
-        other.load_state_dict(weights)
-        other.reduce = known.get("group_reduce", "max")
-        heads[os.path.basename(path)] = other
+        head = Head(shape)
+        fits = shape.hidden == target.hidden and target.kv_heads % shape.kv_heads == 0
+        try:
+            head.load_state_dict(weights)
+        except RuntimeError:
+            fits = False
+        if not fits or max(shape.feature_layers) >= target.num_layers:
+            raise UserError(f"{path} is no head for {target.name}: it has {shape}")
+        head.reduce = known.get("group_reduce", "max")
+        heads[os.path.basename(path)] = head.to(target.device).requires_grad_(False)
+    return heads
+
+
+def finish(args, target, trainer, others, held_out, memory):
+    yarn = Yarn(args.yarn, max(args.lengths)) if args.yarn > 1 else None
+    heads = {s.settings.name: s.result() for s in trainer.students}
+    heads |= others
     for head in heads.values():
         head.yarn = yarn
     reports = []

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every bad input: exit 1, one line that says what to do, no file left behind."""
 
+import os
+
 import pytest
 import torch
 from conftest import save_model
@@ -103,6 +105,8 @@ def test_a_head_for_another_model(model_folder, tokens_file, tmp_path, refused, 
     refused(
         command(model_folder, tokens_file, out, "--init", tokens_file), "cannot be read"
     )
+    ours = os.path.join(os.path.dirname(__file__), "../../data/heads/smollm2-135m-instruct.safetensors")
+    refused(command(model_folder, tokens_file, out, "--also-measure", ours), "is no head for", "576")
     with monkeypatch.context() as patched:
         interrupt_at(patched, 2)
         refused(command(model_folder, tokens_file, out, "--steps", "9"), "interrupted at step 3")
