@@ -11,10 +11,9 @@ namespace {
 
 using namespace slots;
 
-constexpr index_t kMostBudget = 8192;
 constexpr index_t kListBytes = index_t{80} << 10;  // of shared memory, at most
 static_assert(kListBytes + sizeof(Shared) <= kMostSharedBytes);
-static_assert(2 * kMostBudget * sizeof(std::int32_t) <= kListBytes);
+static_assert(2 * kMostSlottedBudget * sizeof(std::int32_t) <= kListBytes);
 
 struct Params {
   BatchView batch;
@@ -185,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 }  // namespace
 
 void launch_update_slots(const UpdateSlotsArgs& a, const Launch& on) {
-  if (a.selection.max_budget > kMostBudget) {
+  if (a.selection.max_budget > kMostSlottedBudget) {
     throw Unsupported("update_slots: a budget of more than 8192");
   }
   const index_t items = static_cast<index_t>(a.batch->items.size());

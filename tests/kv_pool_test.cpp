@@ -47,6 +47,11 @@ TEST_CASE("a pool refuses a plan that cannot work") {
   refuses([](PoolPlan& p) { p.slots = 20; });
   refuses([](PoolPlan& p) { p.write_batch = 0; });
   refuses([](PoolPlan& p) { p.write_batch = 8; });
+  PoolPlan wide = pool_plan();
+  wide.selection.budget = wide.slots = 8192;
+  REQUIRE_NOTHROW(KVPool(*backend, pool_shape(), wide, backend->memories()));
+  refuses([](PoolPlan& p) { p.selection.budget = p.slots = 8196; });
+  refuses([](PoolPlan& p) { p.selection.max_budget = p.slots = 8196; });
   PoolPlan lossy = pool_plan();
   lossy.host_dtype = DType::f16;
   REQUIRE_THROWS_AS(KVPool(*backend, pool_shape(), lossy, backend->memories()), Unsupported);

@@ -8,6 +8,10 @@
 
 namespace spectx {
 
+/// Largest budget with a host tier, on every backend: update_slots holds a selection in the shared
+/// memory of a block.
+inline constexpr index_t kMostSlottedBudget = 8192;
+
 struct SelectionConfig {
   index_t budget = 2048;       // rows that a KV head reads in a step, sinks and window included
   index_t sinks = 4;           // first tokens, always selected

@@ -45,6 +45,8 @@ inline const PoolPlan& KVPool::checked(const PoolPlan& plan) const {
     expects(plan.slots % plan.page_rows == 0, "KVPool: slots must be whole pages");
     expects(plan.slots >= plan.selection.largest_budget(),
             "KVPool: slots must hold the largest budget");
+    expects(plan.selection.largest_budget() <= kMostSlottedBudget,
+            "KVPool: with a host tier a budget is at most 8192 rows");
     expects(plan.write_batch > 0 && plan.write_batch < plan.selection.recent_window,
             "KVPool: recent_window must be larger than write_batch");
     if (!is_host_dtype(shape_.dtype, plan.host_dtype)) {

@@ -137,6 +137,8 @@ inline PoolPlan plan_pool(const ModelShape& shape, const PlannerConfig& config) 
     if (at_once == 0) throw_too_small(shape, config, one_tier);
     return one_tier;
   }
+  expects(config.selection.largest_budget() <= kMostSlottedBudget,
+          "MemoryPlanner: with a host tier a budget is at most 8192 rows");
   const PoolPlan two_tiers = plan_tiers(shape, config, true);
   const index_t at_once_offloaded = requests_at_once(shape, two_tiers);
   if (!config.force_host_tier && at_once > 0 && at_once >= at_once_offloaded) return one_tier;
