@@ -35,8 +35,10 @@ struct Spans {
 };
 
 /// Stamps of a step of one group: it is waited for if its transfer ends after `wait`.
-std::array<std::uint64_t, 7> stamps(std::uint64_t begin, std::uint64_t transfer_end) {
-  return {begin, begin + 1, begin + 90, begin + 2, begin + transfer_end, begin + 30, begin + 60};
+std::array<std::uint64_t, 9> stamps(std::uint64_t begin, std::uint64_t transfer_end) {
+  return {begin,      begin + 1, begin + 90,           begin + 91,
+          begin + 97, begin + 2, begin + transfer_end, begin + 30,
+          begin + 60};
 }
 
 }  // namespace
@@ -48,7 +50,7 @@ TEST_CASE("spans lie between the launch and the moment at which they were seen")
   const std::int64_t launch = StepTrace::now_ns() - 1'000'000;
   const std::uint64_t begin = 5;  // the device's clock began yesterday
   trace.write(stamps(begin, 50).data(), 0, 1, launch);
-  REQUIRE(spans.all.size() == 3);
+  REQUIRE(spans.all.size() == 4);
   REQUIRE(spans.all[0].begin_ns == launch);
   REQUIRE(spans.all[0].end_ns == launch + 90);
   REQUIRE(spans.all[1].group == 0);
@@ -56,10 +58,14 @@ TEST_CASE("spans lie between the launch and the moment at which they were seen")
   REQUIRE(spans.all[1].end_ns == launch + 50);
   REQUIRE(spans.named("wait", TraceLane::compute).size() == 1);
   REQUIRE(spans.all[2].end_ns - spans.all[2].begin_ns == 30);
+  const auto written = spans.named("write_through", TraceLane::copy);
+  REQUIRE(written.size() == 1);
+  REQUIRE(written[0]->begin_ns == launch + 91);
+  REQUIRE(written[0]->end_ns == launch + 97);
 
   spans.all.clear();
   trace.write(stamps(begin + 1000, 20).data(), 0, 1, launch);  // the same clock: 1 us later
-  REQUIRE(spans.all.size() == 2);  // the rows were there: nothing was waited for
+  REQUIRE(spans.all.size() == 3);  // the rows were there: nothing was waited for
   REQUIRE(spans.all[0].begin_ns == launch + 1000);
 
   spans.all.clear();
@@ -75,6 +81,7 @@ TEST_CASE("a step with offloaded groups sends its step and a transfer a group") 
   loop.place(id, 1);
   loop.prefill(id, 60);
   static_cast<void>(loop.pipeline.report());
+  REQUIRE(spans.named("write_through", TraceLane::copy).empty());  // a prompt's rows go as it runs
   spans.all.clear();
   const std::int64_t before = StepTrace::now_ns();
   loop.step({loop.item(id, 1)});
@@ -83,6 +90,7 @@ TEST_CASE("a step with offloaded groups sends its step and a transfer a group") 
   REQUIRE(spans.named("step", TraceLane::compute).size() == 1);
   const auto gathers = spans.named("gather", TraceLane::copy);
   REQUIRE(gathers.size() == 2);
+  REQUIRE(spans.named("write_through", TraceLane::copy).size() == 1);
   double transfer_us = 0;
   for (std::size_t g = 0; g < 2; ++g) {
     REQUIRE(gathers[g]->group == static_cast<index_t>(g) + 1);

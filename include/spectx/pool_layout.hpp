@@ -37,7 +37,8 @@ constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) /
 /// Where a step's time stamps lie: those of the step, then those of each group.
 struct StepStamps {
   static constexpr index_t kBegin = 0, kTransfersBegin = 1, kEnd = 2;
-  static constexpr index_t kStep = 3, kGroup = 4;
+  static constexpr index_t kWrite = 3, kWriteEnd = 4;  // only where the trace takes device spans
+  static constexpr index_t kStep = 5, kGroup = 4;
   static constexpr index_t kTransfer = 0, kTransferEnd = 1, kWait = 2, kWaitEnd = 3;
 
   static constexpr index_t of_group(index_t group, index_t which) noexcept {

@@ -23,6 +23,7 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
   expects(config.copy_blocks >= 0, "PrefetchPipeline: copy_blocks must not be negative");
   if (config.copy_blocks == 0) config_.copy_blocks = 8;
   point_lists();
+  meter_.clear(copy_stream_);
   if (!pool.plan().has_host_tier()) return;
   const PoolLayout& layout = pool.layout();
   for (index_t g = 0; g < layout.groups; ++g) group_events_.push_back(backend.make_event());
@@ -233,9 +234,11 @@ inline void PrefetchPipeline::write_through(StreamView stream) {
   order(copy_stream_, stream);
   if (entered_layer_ >= 0) store_staging(entered_layer_);
   if (batch_.needs_selection && first_group_ < pool_.layout().groups) {
+    meter_.begin_write(copy_stream_);
     backend_.scatter_rows(
         {.batch = &batch_, .pool = pool_.view(), .write_batch = pool_.plan().write_batch},
         copy_stream_);
+    meter_.end_write(copy_stream_);
   }
 }
 

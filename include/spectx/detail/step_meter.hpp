@@ -39,6 +39,12 @@ class StepMeter {
     lists.hit_counts = device_.hits;
   }
 
+  /// Zeros what no step writes and every step copies. Waits.
+  void clear(StreamView stream) {
+    backend_.fill(device_.begin, 0, pool_.layout().figure_bytes(), stream);
+    backend_.synchronize(stream);
+  }
+
   /// The host is about to put a step on a stream, or to launch a captured one.
   void note_launch() { launch_ns_ = StepTrace::now_ns(); }
   /// Before anything of a step.
@@ -59,6 +65,9 @@ class StepMeter {
   }
   /// After the last of a step's work on the compute stream.
   void end_compute(StreamView compute) { stamp(StepStamps::kEnd, compute); }
+  /// Around the write-through, which nobody waits for: of interest to a trace alone.
+  void begin_write(StreamView s) { stamp_for_trace(StepStamps::kWrite, s); }
+  void end_write(StreamView s) { stamp_for_trace(StepStamps::kWriteEnd, s); }
 
   /// Takes what the selector says of its selection, after `stream`.
   void collect(const Batch& batch, const Selection& selection, StreamView stream) {
@@ -136,6 +145,9 @@ class StepMeter {
     return f;
   }
   void stamp(index_t place, StreamView stream) { backend_.stamp(device_.stamps + place, stream); }
+  void stamp_for_trace(index_t place, StreamView stream) {
+    if (backend_.trace().device != nullptr) stamp(place, stream);
+  }
 
   void describe(const Batch& batch, Record& record) const {
     const KVPoolView& view = pool_.view();

@@ -39,6 +39,9 @@ class StepTrace {
       send("PrefetchPipeline::wait", TraceLane::compute, g, of(StepStamps::kWait),
            of(StepStamps::kWaitEnd));
     }
+    if (first_group == groups) return;  // nothing is offloaded, so nothing is written through
+    send("PrefetchPipeline::write_through", TraceLane::copy, -1, at(StepStamps::kWrite),
+         at(StepStamps::kWriteEnd));
   }
 
   /// Work of another stream, from one stamp to another.
