@@ -51,7 +51,7 @@ ToyTrace run(ToyLoop& loop, Grows grows, const AllocationCounter& counter) {
   };
   if (grows == Grows::in_apply) move(1);
   ToyDecode decode{.id = id};
-  return decode.run(loop, is_slow_run() ? 8 : 40, [&](int n) {
+  return decode.run(loop, is_slow_run() ? 4 : 40, [&](int n) {
     if (n % 10 == 3) move(n / 10);
     if (n % 15 == 7) loop.pipeline.park(id, loop.stream);
     if (n % 15 == 7) loop.pipeline.resume(id, loop.stream);
@@ -79,10 +79,11 @@ int failures_of_new(Call&& call, Check&& check) {
 TEST_CASE("every allocation of a tier may fail") {
   const Grows grows = GENERATE(Grows::in_schedule, Grows::in_apply, Grows::in_park);
   CAPTURE(grows);
+  if (is_slow_run() && grows != Grows::in_apply) return;
   const auto worker = make_backend({.two_memories = true});
   ToyTrace undisturbed;
   int failures = 0;
-  const index_t stride = is_slow_run() ? 7 : 1;
+  const index_t stride = is_slow_run() ? 9 : 1;
   for (index_t n = -1;; n += stride) {
     CAPTURE(n);
     AllocationCounter counter;

@@ -36,7 +36,7 @@ TEST_CASE("groups go to the host and come back with every row") {
   const std::int32_t from = GENERATE(0, 1, 2, 3);
   const std::int32_t to = GENERATE(0, 1, 2, 3);
   CAPTURE(length, from, to);
-  if (is_slow_run() && length != 60) return;
+  if (is_slow_run() && (length != 60 || (from + to) % 2 == 0)) return;
   const auto backend = two_memories();
   RowLoop loop(*backend, pool_shape(), pool_plan());
   const index_t at_start = loop.pool.stats().device_used;

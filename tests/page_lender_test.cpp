@@ -31,7 +31,7 @@ PoolPlan lent_plan(Lends how, index_t pages) {
 ToyTrace run(ToyLoop& loop, bool moves_all) {
   ToyDecode main{.id = loop.pool.open(256)};
   loop.prefill(main.id, toy_text(70));
-  const ToyTrace trace = main.run(loop, is_slow_run() ? 20 : 60, [&](int n) {
+  const ToyTrace trace = main.run(loop, is_slow_run() ? 8 : 60, [&](int n) {
     if (n % 6 == 1) loop.place(main.id, moves_all ? n % 4 : n % 12 < 6 ? 0 : kToyGroups);
     if (n % 20 == 3) {
       const RequestId other = loop.pool.open(256);
@@ -69,6 +69,7 @@ TEST_CASE("attention over lent pages gives the bits of a pool with its own") {
   const Lends how = GENERATE(Lends::groups, Lends::blocks, Lends::tensors);
   const unsigned seed = GENERATE(0U, 1U, 2U);
   CAPTURE(how, seed);
+  if (is_slow_run() && (how == Lends::groups || seed != 1)) return;
   const auto worker = two_memories();
   const PoolPlan own = toy_plan({.budget = 48, .sinks = 2, .recent_window = 16}, 64);
   const bool moves_all = how == Lends::groups;
@@ -91,8 +92,9 @@ TEST_CASE("every lend may be refused, and what was there stays usable") {
   const Lends how = GENERATE(Lends::groups, Lends::blocks);
   const auto backend = two_memories();
   const PoolPlan plan = lent_plan(how, 3 * 3 * 30);
+  const index_t stride = is_slow_run() ? 3 : 1;
   index_t refused = 0;
-  for (index_t refuse_at = 0; refuse_at < 6; ++refuse_at) {
+  for (index_t refuse_at = 0; refuse_at < 6; refuse_at += stride) {
     CAPTURE(how, refuse_at);
     EngineBlocks engine(*backend, pool_shape(), plan);
     RowLoop loop(*backend, pool_shape(), plan, &engine);
@@ -121,7 +123,7 @@ TEST_CASE("every lend may be refused, and what was there stays usable") {
     REQUIRE_FALSE(engine.is_misused);
     refused += engine.refused;
   }
-  REQUIRE(refused > (how == Lends::groups ? 12 : 4));
+  REQUIRE(refused * stride > (how == Lends::groups ? 12 : 4));
 }
 
 TEST_CASE("an engine that has no pages gets those of groups that leave") {

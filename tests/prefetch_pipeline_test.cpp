@@ -14,7 +14,7 @@ using namespace spectx::test;
 
 namespace {
 
-const int kSteps = is_slow_run() ? 24 : 60;
+const int kSteps = is_slow_run() ? 12 : 60;
 
 /// An offloaded request in a pool of its own.
 struct Offloaded {
@@ -133,7 +133,7 @@ TEST_CASE("a prompt goes on after decoding, and sees the rows that only slots ha
   const std::int32_t resident = GENERATE(0, 1, 2);
   const int steps = GENERATE(1, 3, 4, 5, 9);  // a write batch is 4
   CAPTURE(resident, steps);
-  if (is_slow_run() && (resident != 1 || steps % 2 == 0)) return;
+  if (is_slow_run() && (resident != 1 || steps != 5)) return;
   Offloaded o(*backend, resident);
   o.loop.prefill(o.id, 37);
   for (int turn = 0; turn < 3; ++turn) {

@@ -59,10 +59,11 @@ std::vector<HeadSetup> setups() {
 }  // namespace
 
 TEST_CASE("what a head selects, and its coverage, follow from its definition") {
-  const HeadSetup setup = GENERATE(from_range(setups()));
+  const std::size_t index = GENERATE(range(std::size_t{0}, setups().size()));
+  const HeadSetup setup = setups()[index];
   const unsigned seed = GENERATE(1U, 2U);
   CAPTURE(setup.name, seed);
-  if (is_slow_run() && seed == 2) return;
+  if (is_slow_run() && (seed == 2 || index % 4 != 3)) return;
   const int steps = is_slow_run() ? 4 : 30;
   const auto backend = make_backend({.threads = 2});
   HeadLoop loop(*backend, setup, seed);
@@ -92,7 +93,7 @@ TEST_CASE("keys are the same however the rows came") {
   const DType dtype = GENERATE(DType::f32, DType::f16, DType::bf16);
   const index_t chunk = GENERATE(1, 2, 7, 8, 64, 65, 128);
   CAPTURE(dtype_name(dtype), chunk);
-  if (is_slow_run() && chunk != 65 && (dtype != DType::f32 || chunk != 8)) return;
+  if (is_slow_run() && chunk != 65) return;
   const auto backend = make_backend();
   HeadLoop loop(*backend, {.dtype = dtype}, 5);
   const RequestId id = loop.open();
@@ -100,7 +101,7 @@ TEST_CASE("keys are the same however the rows came") {
     loop.step({loop.item(id, std::min(chunk, 150 - loop.pool.length(id)), true)});
   }
   REQUIRE(loop.wrong_keys(id) == 0);
-  for (int n = 0; n < 20; ++n) {
+  for (int n = 0; n < (is_slow_run() ? 6 : 20); ++n) {
     loop.step({loop.item(id, 5)});
     loop.rewind(id, loop.pool.length(id) - n % 5);
   }
@@ -111,12 +112,13 @@ TEST_CASE("a head follows a rewind as far as features are kept") {
   const auto backend = make_backend();
   HeadLoop loop(*backend, {}, 7);
   const RequestId id = loop.open();
-  const int steps = is_slow_run() ? 10 : 80;
+  const int steps = is_slow_run() ? 6 : 80;
   loop.step({loop.item(id, 128, true)});
   loop.step({loop.item(id, 72, true)});  // 200 rows: features of 136 .. 199 are kept
   SECTION("within them") {
     const index_t length = GENERATE(199, 170, 137);
     CAPTURE(length);
+    if (is_slow_run() && length != 170) return;
     loop.rewind(id, length);
     for (int n = 0; n < steps; ++n) loop.step({loop.item(id, 1)});
   }
@@ -131,6 +133,7 @@ TEST_CASE("a head follows a rewind as far as features are kept") {
   SECTION("beyond, once the last token was read again") {
     const index_t length = GENERATE(136, 129, 97, 60);
     CAPTURE(length);
+    if (is_slow_run() && length != 97) return;
     loop.rewind(id, length);
     const std::array<std::int32_t, 1> token = {3};
     const Batch& batch = loop.pool.schedule(std::array{BatchItem{id, token}}, loop.stream);
