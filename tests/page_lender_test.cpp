@@ -32,7 +32,8 @@ ToyTrace run(ToyLoop& loop, bool moves_all) {
   ToyDecode main{.id = loop.pool.open(256)};
   loop.prefill(main.id, toy_text(70));
   const ToyTrace trace = main.run(loop, is_slow_run() ? 8 : 60, [&](int n) {
-    if (n % 6 == 1) loop.place(main.id, moves_all ? n % 4 : n % 12 < 6 ? 0 : kToyGroups);
+    const int all_or_none = n % 12 < 6 ? 0 : static_cast<int>(kToyGroups);
+    if (n % 6 == 1) loop.place(main.id, moves_all ? n % 4 : all_or_none);
     if (n % 20 == 3) {
       const RequestId other = loop.pool.open(256);
       loop.prefill(other, toy_text(40 + n));
