@@ -69,7 +69,7 @@ class Results:
         for name, t in self.runs.items():
             if t["kind"] != "run" or t["mode"] != mode or t["context"] != prompt or not t["steps"]:
                 continue
-            if name.startswith("prefill") or t["requests"] < 8:
+            if name.startswith(("prefill", "check")) or t["requests"] < 8:
                 continue
             if t["longest"] == prompt + output:
                 alone = t["tokens_per_s"]
@@ -287,6 +287,29 @@ def ablation(r):
     return rows_of(["eight requests of 34,816 tokens", "rows fetched", "tokens/s"], rows)
 
 
+def check(r):
+    """A run in full, and what stretches make of it."""
+    rows = []
+    for name, what in (("whole-32k-2k", "in full"), ("check-32k-2k", "in stretches")):
+        t = r.runs[name]
+        rows.append([what, f"{t['steps']:,}", number(t["tokens_per_s"]),
+                     f"{t['step_ms_p50']:.2f} / {t['step_ms_p99']:.2f} / {t['step_ms_longest']:.2f}"])
+    return rows_of(["[32k,2k]", "steps", "tokens/s", "step p50 / p99 / longest, ms"], rows)
+
+
+def sweep(r):
+    rows = []
+    found = [x for x in r.records if report.is_sweep(x) and not x["error"]]
+    for x in sorted(found, key=lambda x: (x["group"], x["requests"], x["hot_buffer"])):
+        rows.append([x["group"], str(x["requests"]), f"{x['hot_buffer']:g}x",
+                     f"{x['host_bytes'] / 2**30:.0f} GiB", f"{x['groups_on_host']}/{x['groups']}",
+                     f"{100 * x['miss_rate']:.1f} %", f"{x['exposed_ms']:.2f} ms",
+                     f"{x['step_ms_p50']:.2f} ms ({x['predicted_step_ms']:.2f})",
+                     f"{x['tokens_per_s']:,.0f} +- {x['tokens_per_s_deviation']:.0f}"])
+    return rows_of(["34,816 tokens", "requests", "buffer", "host tier", "groups there", "misses",
+                    "exposed", "step p50 (predicted)", "tokens/s"], rows)
+
+
 def growth(t, contexts):
     """A whole run at some of its lengths, and all of it."""
     s = t["samples"]
@@ -330,7 +353,7 @@ def prompts(r):
 def memory(r):
     rows = []
     for name, t in r.runs.items():
-        if name.startswith("prefill") or t["mode"] == "dense":
+        if name.startswith(("prefill", "check")) or t["mode"] == "dense":
             continue
         m = t["memory"]
         counted = m["planned"] + m["benchmark"]
@@ -368,7 +391,7 @@ TABLES = {"asked": asked, "best": lambda r: by_context(r, False), "one": lambda 
           "misses": misses, "others": others, "edge": edge, "whole": whole, "ablation": ablation,
           "growth": lambda r: growth(r.runs["whole-2k-32k"], GROWTH),
           "growth-1b": lambda r: growth(r.runs["whole-1b-2k-32k"], GROWTH),
-          "arrivals": arrivals, "prompts": prompts, "memory": memory, "beside": beside, "summary": summary}
+          "arrivals": arrivals, "check": check, "sweep": sweep, "prompts": prompts, "memory": memory, "beside": beside, "summary": summary}
 
 
 def main():

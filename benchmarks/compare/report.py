@@ -50,7 +50,7 @@ def best(records, model, single):
     for r in records:
         if r["model"] != model or r["group"] == "linears" or not r.get("tokens_per_s"):
             continue
-        if (r["requests"] == 1) != single or r.get("miss_scale", 1) > 1 or is_ablation(r):
+        if (r["requests"] == 1) != single or r.get("miss_scale", 1) > 1 or is_ablation(r) or is_sweep(r):
             continue
         key = (r["group"], r["context"])
         if key not in found or r["tokens_per_s"] > found[key]["tokens_per_s"]:
@@ -60,6 +60,10 @@ def best(records, model, single):
 
 def is_ablation(record):
     return record["file"].startswith("ablation")
+
+
+def is_sweep(record):
+    return record["file"].startswith("sweep")
 
 
 def show_misses(records):
