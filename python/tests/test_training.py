@@ -135,3 +135,11 @@ def test_random_weights_need_no_text(model_folder, tmp_path):
     arguments[arguments.index("--text") : arguments.index("--out")] = []
     assert main(arguments) == 0
     assert load_head(str(tmp_path / "head.safetensors"))[2]["target_sha256"] == "random weights"
+
+
+def test_help_has_the_defaults(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0 and "tokens of an update; default: 16384" in words
+    assert "--lengths N,... tokens of a sequence, mixed step by step; default: 8192" in words
