@@ -112,6 +112,23 @@ TEST_CASE("slots are whole pages of the hot buffer") {
   }
 }
 
+TEST_CASE("a budget beyond what slots serve is refused where there would be a host tier") {
+  PlannerConfig config = test::llama_config();
+  config.force_host_tier = true;
+  for (index_t SelectionConfig::*const field :
+       {&SelectionConfig::budget, &SelectionConfig::max_budget}) {
+    config.selection = {};
+    config.selection.*field = kMostSlottedBudget;
+    CHECK_NOTHROW(MemoryPlanner(test::llama_shape(), config));
+    config.selection.*field = kMostSlottedBudget + 1;
+    CHECK_THROWS_AS(MemoryPlanner(test::llama_shape(), config), InvalidArgument);
+  }
+  config.force_host_tier = false;
+  config.has_one_memory = true;
+  config.max_requests = 2;
+  CHECK_NOTHROW(MemoryPlanner(test::llama_shape(), config));
+}
+
 TEST_CASE("sliding layers belong to no group") {
   ModelShape shape = test::llama_shape();
   shape.attention.assign(32, AttentionKind::full);

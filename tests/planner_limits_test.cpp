@@ -67,23 +67,6 @@ TEST_CASE("too small a memory is named with what it lacks") {
   CHECK(tier_that_lacks() == 'l');
 }
 
-TEST_CASE("a budget beyond what slots serve is refused where there would be a host tier") {
-  PlannerConfig config = llama_config();
-  config.force_host_tier = true;
-  for (index_t SelectionConfig::*const field :
-       {&SelectionConfig::budget, &SelectionConfig::max_budget}) {
-    config.selection = {};
-    config.selection.*field = kMostSlottedBudget;
-    CHECK_NOTHROW(MemoryPlanner(llama_shape(), config));
-    config.selection.*field = kMostSlottedBudget + 1;
-    CHECK_THROWS_AS(MemoryPlanner(llama_shape(), config), InvalidArgument);
-  }
-  config.force_host_tier = false;
-  config.has_one_memory = true;
-  config.max_requests = 2;
-  CHECK_NOTHROW(MemoryPlanner(llama_shape(), config));
-}
-
 TEST_CASE("hostile configurations give an error, not a wrong size") {
   for (index_t PlannerConfig::*const field :
        {&PlannerConfig::device_bytes, &PlannerConfig::host_bytes, &PlannerConfig::model_bytes,

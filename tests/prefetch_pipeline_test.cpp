@@ -13,7 +13,6 @@ using namespace spectx;
 using namespace spectx::test;
 
 namespace {
-
 const int kSteps = is_slow_run() ? 12 : 60;
 
 /// An offloaded request in a pool of its own.

@@ -9,7 +9,6 @@ using namespace spectx;
 using namespace spectx::test;
 
 namespace {
-
 std::vector<HeadSetup> setups() {
   return {
       {.name = "GQA, three features"},
@@ -123,12 +122,11 @@ TEST_CASE("a head follows a rewind as far as features are kept") {
     for (int n = 0; n < steps; ++n) loop.step({loop.item(id, 1)});
   }
   SECTION("in small steps") {
-    const int few = is_slow_run() ? 10 : 60;
-    for (int n = 0; n < few; ++n) {
+    for (int n = 0; n < std::min(steps, 60); ++n) {
       loop.step({loop.item(id, 3)});
       loop.rewind(id, loop.pool.length(id) - 4);
     }
-    REQUIRE(loop.pool.length(id) == 200 - few);
+    REQUIRE(loop.pool.length(id) == 200 - std::min(steps, 60));
   }
   SECTION("beyond, once the last token was read again") {
     const index_t length = GENERATE(136, 129, 97, 60);
@@ -159,7 +157,6 @@ TEST_CASE("a request that takes over an id starts anew") {
   for (int n = 0; n < (is_slow_run() ? 10 : 60); ++n) loop.step({loop.item(second, 1)});
   REQUIRE(loop.wrong == std::vector<std::string>{});
   REQUIRE(loop.wrong_keys(second) == 0);
-
   // And one that starts again from its first row.
   loop.rewind(second, 0);
   loop.step({loop.item(second, 50, true)});
