@@ -33,7 +33,8 @@ Buffer random_rows(index_t bytes) {
 /// Rows of `requests` requests in pages that lie at random; as many sets of them as the cache does
 /// not hold.
 struct Rows {
-  Rows(index_t num_requests, index_t rows, index_t row_bytes, index_t read_bytes)
+  Rows(index_t num_requests, index_t rows, index_t row_bytes, index_t read_bytes,
+       PageOrder order = PageOrder::heads)
       : requests(num_requests),
         columns((rows + kPageRows - 1) / kPageRows),
         sets(static_cast<int>(std::clamp(kMoreThanCache / read_bytes, index_t{1}, index_t{32}))),
@@ -42,9 +43,11 @@ struct Rows {
     view.table = table.data();
     view.table_stride = columns;
     view.page_rows = kPageRows;
-    view.row_stride = row_bytes;
-    view.head_stride = kPageRows * row_bytes;
-    view.v_offset = row_bytes / 2;
+    const PageStrides strides =
+        page_strides(order, kPageRows, kKVHeads, row_bytes / 2, row_bytes / 2);
+    view.row_stride = strides.row;
+    view.head_stride = strides.head;
+    view.v_offset = strides.v;
     view.dtype = DType::bf16;
     view.kv_heads = kKVHeads;
     view.k_dim = view.v_dim = kDim;
@@ -91,7 +94,7 @@ void run_attend(benchmark::State& state, const Rows& rows, const KVView& view, i
   const test::BatchData batch(*gpu.backend, decode_items(requests, length));
   const test::DeviceMatrix q = queries(requests);
   const test::DeviceMatrix out(*gpu.backend, DType::bf16, requests, kQueryHeads * kDim);
-  const index_t bytes = requests * ranks * kKVHeads * rows.view.row_stride;
+  const index_t bytes = requests * ranks * kKVHeads * 2 * kDim * 2;
   bench::time_replays(state, bytes, std::max(rows.sets, 4), [&](int i) {
     gpu.backend->attend({.q = q.heads(kQueryHeads),
                          .kv = rows.set(view, i % rows.sets),
@@ -101,10 +104,10 @@ void run_attend(benchmark::State& state, const Rows& rows, const KVView& view, i
   });
 }
 
-void attend_all(benchmark::State& state) {
+void attend_all(benchmark::State& state, PageOrder order) {
   const index_t row_bytes = 2 * kDim * 2;
   const Rows rows(state.range(0), state.range(1), row_bytes,
-                  state.range(0) * state.range(1) * kKVHeads * row_bytes);
+                  state.range(0) * state.range(1) * kKVHeads * row_bytes, order);
   run_attend(state, rows, rows.view, state.range(1), state.range(1));
 }
 
@@ -133,13 +136,13 @@ void attend_prompt(benchmark::State& state) {
 }
 
 /// 2,048 chosen rows of a long request, in slots at random.
-void attend_slots(benchmark::State& state) {
+void attend_slots(benchmark::State& state, PageOrder order) {
   Gpu& gpu = Gpu::get();
   const index_t requests = state.range(0);
   const index_t budget = state.range(1);
   const index_t length = 32'768;
   const index_t row_bytes = 2 * kDim * 2;
-  const Rows rows(requests, 2 * budget, row_bytes, requests * budget * kKVHeads * row_bytes);
+  const Rows rows(requests, 2 * budget, row_bytes, requests * budget * kKVHeads * row_bytes, order);
   std::vector<std::int32_t> ids, slots;
   test::Random random(2);
   for (index_t entry = 0; entry < requests * kKVHeads; ++entry) {
@@ -201,7 +204,7 @@ void device_copy(benchmark::State& state) {
 }
 
 BENCHMARK(device_copy)->Name("device_copy/cuda")->UseManualTime();
-BENCHMARK(attend_all)
+BENCHMARK_CAPTURE(attend_all, heads, PageOrder::heads)
     ->Name("attend_all/cuda/bf16")
     ->ArgNames({"requests", "tokens"})
     ->Args({1, 2048})
@@ -213,10 +216,21 @@ BENCHMARK(attend_prompt)
     ->ArgNames({"tokens"})
     ->ArgsProduct({{2048, 8192, 32'768}})
     ->UseManualTime();
-BENCHMARK(attend_slots)
+BENCHMARK_CAPTURE(attend_slots, heads, PageOrder::heads)
     ->Name("attend_slots/cuda/bf16")
     ->ArgNames({"requests", "budget"})
     ->ArgsProduct({{1, 4, 16, 28, 32, 40, 64}, {2048}})
+    ->UseManualTime();
+BENCHMARK_CAPTURE(attend_all, split_rows, PageOrder::split_rows)
+    ->Name("attend_all_split_rows/cuda/bf16")
+    ->ArgNames({"requests", "tokens"})
+    ->Args({1, 4096})
+    ->Args({16, 34'816})
+    ->UseManualTime();
+BENCHMARK_CAPTURE(attend_slots, split_rows, PageOrder::split_rows)
+    ->Name("attend_slots_split_rows/cuda/bf16")
+    ->ArgNames({"requests", "budget"})
+    ->ArgsProduct({{1, 16, 32}, {2048}})
     ->UseManualTime();
 BENCHMARK(score)
     ->Name("score/cuda/bf16")

@@ -16,14 +16,20 @@ struct PageRow {
         row(n % static_cast<std::uint32_t>(pool.page_rows)) {}
 };
 
-/// KVPoolView::device_row of layer 0 of a group; layers are device_layer_bytes() apart.
-__device__ inline std::byte* device_row(const KVPoolView& pool, std::byte* const* pages,
-                                        index_t head, std::uint32_t n) {
+/// Rows of some layers of one token.
+struct LayerRows {
+  std::byte* first;
+  index_t layer_bytes;  // from a layer's row to the next one's
+  index_t v_gap;        // bytes between a row's K and V
+};
+
+/// KVPoolView::device_row of the layers of a group from `layer` on.
+__device__ inline LayerRows device_rows(const KVPoolView& pool, std::byte* const* pages,
+                                        index_t head, std::uint32_t n, index_t layer = 0) {
   const PageRow at(pool, n);
-  return pages[at.page] + (head * pool.page_rows + at.row) * pool.row_bytes;
-}
-__device__ inline index_t device_layer_bytes(const KVPoolView& pool) {
-  return pool.kv_heads * pool.page_rows * pool.row_bytes;
+  return {pages[at.page] + layer * pool.strides.layer + head * pool.strides.head +
+              index_t{at.row} * pool.strides.row,
+          pool.strides.layer, pool.strides.v - pool.k_bytes};
 }
 /// KVPoolView::host_run.
 __device__ inline std::byte* host_run(const KVPoolView& pool, std::byte* const* pages, index_t head,
@@ -47,46 +53,47 @@ __device__ inline std::int32_t slot_of(const KVPoolView& pool, index_t request, 
   return pool.slot_of_token[(request * pool.kv_heads + head) * pool.max_length + token];
 }
 
-/// Rows of some layers of one token, layer_bytes apart.
-struct LayerRows {
-  std::byte* first;
-  index_t layer_bytes;
-};
-
 /// Copies a row of each of `layers` layers; a warp takes it, a lane the Units that it reaches. All
 /// of a lane's loads of a run of 2 KiB are in flight before it stores.
 template <class Unit>
-__device__ void copy_layers(const LayerRows& to, const LayerRows& from, int layers, int row_bytes) {
+__device__ void copy_layers(const KVPoolView& pool, const LayerRows& to, const LayerRows& from,
+                            int layers) {
   constexpr int kUnroll = 4;
-  const int row_units = row_bytes / static_cast<int>(sizeof(Unit));
+  constexpr int kUnitBytes = static_cast<int>(sizeof(Unit));
+  const int row_units = static_cast<int>(pool.row_bytes) / kUnitBytes;
+  const int k_units = static_cast<int>(pool.k_bytes) / kUnitBytes;
   const int units = layers * row_units;
+  const auto address = [&](const LayerRows& rows, int i) {
+    const int layer = i / row_units;
+    const int unit = i - layer * row_units;
+    return reinterpret_cast<Unit*>(rows.first + layer * rows.layer_bytes + unit * kUnitBytes +
+                                   (unit < k_units ? 0 : rows.v_gap));
+  };
   for (int base = device::lane_index(); base < units; base += kUnroll * device::kWarpSize) {
     Unit held[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int i = base + u * device::kWarpSize;
       if (i >= units) break;
-      const int layer = i / row_units;
-      held[u] = reinterpret_cast<const Unit*>(from.first +
-                                              layer * from.layer_bytes)[i - layer * row_units];
+      held[u] = *address(from, i);
     }
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       const int i = base + u * device::kWarpSize;
       if (i >= units) break;
-      const int layer = i / row_units;
-      reinterpret_cast<Unit*>(to.first + layer * to.layer_bytes)[i - layer * row_units] = held[u];
+      *address(to, i) = held[u];
     }
   }
 }
 
-/// Calls body.operator()<Unit>() with the widest unit of which rows are multiples. Pages are
-/// aligned to it.
+/// Calls body.operator()<Unit>() with the widest unit of which rows are multiples, or their K and V
+/// where these are apart. Pages are aligned to it.
 template <class Body>
-void dispatch_unit(index_t row_bytes, Body&& body) {
-  if (row_bytes % 16 == 0) return body.template operator()<uint4>();
-  if (row_bytes % 4 == 0) return body.template operator()<std::uint32_t>();
-  if (row_bytes % 2 == 0) return body.template operator()<std::uint16_t>();
+void dispatch_unit(const KVPoolView& pool, Body&& body) {
+  const index_t bits = pool.row_bytes | (pool.strides.v == pool.k_bytes ? 0 : pool.k_bytes);
+  if (bits % 16 == 0) return body.template operator()<uint4>();
+  if (bits % 4 == 0) return body.template operator()<std::uint32_t>();
+  if (bits % 2 == 0) return body.template operator()<std::uint16_t>();
   return body.template operator()<std::uint8_t>();
 }
 

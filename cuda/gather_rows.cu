@@ -61,8 +61,7 @@ __global__ void __launch_bounds__(kBlockThreads)
       const std::uint32_t slot = static_cast<std::uint32_t>(p.lists.miss_slots[at]);
       const RunLayers from{host_run(pool, host_pages_of(pool, request, p.group), head, token), 0,
                            layers};
-      const LayerRows to{device_row(pool, pages_of(pool, request, p.group), head, slot),
-                         device_layer_bytes(pool)};
+      const LayerRows to = device_rows(pool, pages_of(pool, request, p.group), head, slot);
       Rows::load(pool, from, to);
     }
     __syncthreads();

@@ -20,18 +20,18 @@ struct ExactRows {
   static constexpr bool kIsExact = true;
 
   static __device__ LayerRows rows_of(const KVPoolView& pool, const RunLayers& at) {
-    return {at.run + at.first * pool.row_bytes, pool.row_bytes};
+    return {at.run + at.first * pool.row_bytes, pool.row_bytes, 0};
   }
   static __device__ void load(const KVPoolView& pool, const RunLayers& from, const LayerRows& to) {
-    copy_layers<Unit>(to, rows_of(pool, from), from.count, static_cast<int>(pool.row_bytes));
+    copy_layers<Unit>(pool, to, rows_of(pool, from), from.count);
   }
   static __device__ void store(const KVPoolView& pool, const LayerRows& from, const RunLayers& to) {
-    copy_layers<Unit>(rows_of(pool, to), from, to.count, static_cast<int>(pool.row_bytes));
+    copy_layers<Unit>(pool, rows_of(pool, to), from, to.count);
   }
   /// Between two places on the device.
   static __device__ void copy(const KVPoolView& pool, const LayerRows& from, const LayerRows& to,
                               int layers) {
-    copy_layers<Unit>(to, from, layers, static_cast<int>(pool.row_bytes));
+    copy_layers<Unit>(pool, to, from, layers);
   }
 };
 
@@ -47,7 +47,7 @@ struct LossyRows {
     constexpr int kMostLayers = device::kWarpSize / 2;  // a lane a scale
     for (int done = 0; done < from.count; done += kMostLayers) {
       load_some(pool, {from.run, from.first + done, min(from.count - done, kMostLayers)},
-                {to.first + done * to.layer_bytes, to.layer_bytes});
+                {to.first + done * to.layer_bytes, to.layer_bytes, to.v_gap});
     }
   }
 
@@ -62,7 +62,8 @@ struct LossyRows {
       const int part = begin + device::lane_index() / lanes;
       const bool is_v = part % 2 == 1;
       const int units = part < 2 * to.count ? (is_v ? v_units : k_units) : 0;
-      const std::byte* const row = from.first + part / 2 * from.layer_bytes;
+      const std::byte* const row =
+          from.first + part / 2 * from.layer_bytes + (is_v ? from.v_gap : 0);
       store_part(reinterpret_cast<const Elements*>(row) + (is_v ? k_units : 0), units, lane, lanes,
                  reinterpret_cast<Numbers*>(numbers_of(pool, to, part / 2)) + (is_v ? k_units : 0),
                  scales_of(to) + part);
@@ -100,8 +101,8 @@ struct LossyRows {
         const int unit = i - layer * row_units;
         const float scale = device::from_lane(scales, 2 * layer + (unit < k_units ? 0 : 1));
         if (i >= units) continue;
-        reinterpret_cast<Elements*>(to.first + layer * to.layer_bytes)[unit] =
-            device::elements_of<T>(held[u], scale);
+        std::byte* const row = to.first + layer * to.layer_bytes + (unit < k_units ? 0 : to.v_gap);
+        reinterpret_cast<Elements*>(row)[unit] = device::elements_of<T>(held[u], scale);
       }
     }
   }
@@ -138,8 +139,7 @@ struct LossyRows {
 template <class Body>
 void dispatch_rows(const KVPoolView& pool, bool uses_host, Body&& body) {
   if (!pool.run.is_lossy || !uses_host) {
-    return dispatch_unit(pool.row_bytes,
-                         [&]<class Unit>() { body.template operator()<ExactRows<Unit>>(); });
+    return dispatch_unit(pool, [&]<class Unit>() { body.template operator()<ExactRows<Unit>>(); });
   }
   constexpr int kWide = device::kVecBytes;  // numbers of a byte each
   const bool is_wide = pool.k_dim % kWide == 0 && pool.v_dim % kWide == 0;

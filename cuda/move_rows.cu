@@ -32,8 +32,7 @@ __device__ LayerRows find(const Params& p, const RowPlace& place, index_t head, 
                           std::int32_t slot) {
   const std::uint32_t n = static_cast<std::uint32_t>(is_slots(place) ? slot : token);
   const index_t layer = place.kind == RowPlace::Kind::staging ? 0 : p.first_layer;
-  return {device_row(p.pool, place.pages, head, n) + layer * device_layer_bytes(p.pool),
-          device_layer_bytes(p.pool)};
+  return device_rows(p.pool, place.pages, head, n, layer);
 }
 
 __device__ inline RunLayers find_run(const Params& p, const RowPlace& place, index_t head,

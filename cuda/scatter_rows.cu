@@ -51,9 +51,8 @@ __global__ void __launch_bounds__(kBlockThreads)
       const index_t group = w.resident + i / pool.kv_heads / tokens;
       const std::int32_t slot = slot_of(pool, w.request, head, token);
       if (slot < 0) continue;
-      const LayerRows from{device_row(pool, pages_of(pool, w.request, group), head,
-                                      static_cast<std::uint32_t>(slot)),
-                           device_layer_bytes(pool)};
+      const LayerRows from = device_rows(pool, pages_of(pool, w.request, group), head,
+                                         static_cast<std::uint32_t>(slot));
       const RunLayers to{host_run(pool, host_pages_of(pool, w.request, group), head,
                                   static_cast<std::uint32_t>(token)),
                          0, static_cast<int>(layers_of(pool, group))};

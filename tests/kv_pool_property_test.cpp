@@ -45,6 +45,7 @@ PoolPlan small_plan(DType host, Lends how) {
   plan.host_dtype = host;
   plan.write_batch = 4;
   if (how != Lends::nothing) plan.arena_pages = 40;
+  if (how != Lends::nothing) plan.page_order = PageOrder::rows;
   return lent(plan, small_shape(), how, 48);
 }
 

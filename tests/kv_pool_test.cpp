@@ -42,6 +42,7 @@ TEST_CASE("a pool refuses a plan that cannot work") {
   refuses([](PoolPlan& p) { p.page_rows = 0; });
   refuses([](PoolPlan& p) { p.group_layers = 0; });
   refuses([](PoolPlan& p) { p.arena_pages = 0; });
+  refuses([](PoolPlan& p) { p.page_order = PageOrder::split_rows; });  // k_dim is not v_dim
   refuses([](PoolPlan& p) { p.head_k_dim = 1 << 20; });
   refuses([](PoolPlan& p) { p.slots = 30; });
   refuses([](PoolPlan& p) { p.slots = 20; });

@@ -3,6 +3,7 @@
 #include "catch.hpp"
 #include "support/backends.hpp"
 #include "support/deferred_backend.hpp"
+#include "support/engine_blocks.hpp"
 #include "support/toy_loop.hpp"
 
 using namespace spectx;
@@ -38,12 +39,16 @@ void run(ToyLoop& loop, DeferredBackend& device) {
 
 TEST_CASE("a lost device gives one error and lets everything be closed") {
   const auto worker = make_backend({.two_memories = true});
+  const Lends how = GENERATE(Lends::nothing, Lends::groups);
+  const ModelShape shape = toy::Model(*worker, 1).shape;
+  const PoolPlan plan = lent(toy_plan(kRule, 64), shape, how, 4 * kToyGroups * 32);
   index_t calls = 0;
   bool was_lost = true;
   for (; was_lost; calls += is_slow_run() ? 401 : 7) {
-    CAPTURE(calls);
+    CAPTURE(how, calls);
     DeferredBackend device(*worker);
-    ToyLoop loop(device, toy_plan(kRule, 64));
+    EngineBlocks engine(device, shape, plan);
+    ToyLoop loop(device, plan, device.memories(), plan.lends() ? &engine : nullptr);
     device.lose_after(calls);
     was_lost = false;
     try {
@@ -59,6 +64,7 @@ TEST_CASE("a lost device gives one error and lets everything be closed") {
         REQUIRE_THROWS_AS(loop.step({id, token}), Error);
         loop.pool.close(id, loop.stream);
       }
+      REQUIRE(engine.held() == 0);
     }
   }
   REQUIRE(calls > 1000);

@@ -76,6 +76,21 @@ TEST_CASE("groups are the layers whose rows make 2 KiB") {
     CHECK(group_layers(64, DType::bf16, 32, host) == 16);
   }
   CHECK_THROWS_AS(group_layers(128, DType::bf16, 32, DType::f16), InvalidArgument);
+  PlannerConfig config = test::llama_config();
+  config.group_layers = 1;
+  CHECK(MemoryPlanner(test::llama_shape(), config).layout().groups == 32);
+}
+
+TEST_CASE("K and V apart in a page are of one size") {
+  PlannerConfig config = test::llama_config();
+  config.page_order = PageOrder::split_rows;
+  const PoolLayout layout = MemoryPlanner(test::llama_shape(), config).layout();
+  CHECK(layout.strides.row == 8 * 256);
+  CHECK(layout.strides.head == 256);
+  CHECK(layout.strides.v == 64 * 8 * 256);
+  ModelShape shape = test::llama_shape();
+  shape.v_dim = 64;
+  CHECK_THROWS_AS(MemoryPlanner(shape, config), InvalidArgument);
 }
 
 TEST_CASE("a host tier of a smaller type holds a run of numbers and scales") {

@@ -57,9 +57,11 @@ void hold(PoolData& pool, index_t request, index_t first, index_t last) {
 TEST_CASE("gather_rows fetches the misses of one group into their slots, where it is offloaded") {
   const NamedBackend b = GENERATE(from_range(backends()));
   const index_t group = GENERATE(0, 1, 2);
-  const PoolShape shape = tier_shape(3, GENERATE(from_range(host_types())), GENERATE(false, true));
-  CAPTURE(b.name, group, dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim);
-  if (is_slow_run() && group == 1) return;
+  const PoolShape shape = tier_shape(3, GENERATE(from_range(host_types())), GENERATE(false, true),
+                                     GENERATE(from_range(page_orders())));
+  CAPTURE(b.name, group, dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim,
+          shape.order);
+  if (is_slow_run() && (group == 1 || shape.order == PageOrder::rows)) return;
   PoolData pool(*b.backend, shape);
   pool.resident_groups = {1, 0, 3};
   pool.upload();
@@ -106,9 +108,12 @@ TEST_CASE("gather_rows fetches the misses of one group into their slots, where i
 TEST_CASE("scatter_rows writes waiting rows through once there are enough") {
   const NamedBackend b = GENERATE(from_range(backends()));
   const index_t write_batch = GENERATE(1, 3, 4, 5);
-  const PoolShape shape = tier_shape(4, GENERATE(from_range(host_types())), GENERATE(false, true));
-  if (is_slow_run() && write_batch != 3 && write_batch != 5) return;
-  CAPTURE(b.name, write_batch, dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim);
+  const PoolShape shape = tier_shape(4, GENERATE(from_range(host_types())), GENERATE(false, true),
+                                     GENERATE(from_range(page_orders())));
+  if (is_slow_run() && ((write_batch != 3 && write_batch != 5) || shape.order == PageOrder::rows))
+    return;
+  CAPTURE(b.name, write_batch, dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim,
+          shape.order);
   PoolData pool(*b.backend, shape);
   PoolData expected(*b.backend, shape);
   for (PoolData* p : {&pool, &expected}) {

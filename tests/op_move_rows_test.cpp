@@ -48,8 +48,7 @@ void move_by_definition(PoolData& pool, index_t group, Kind from, Kind to, index
         } else if (to == Kind::host) {
           pool.copy_to_host(*source, *target, layer);
         } else {
-          std::memcpy(&pool.device_pages[*target], &pool.device_pages[*source],
-                      at(pool.row_bytes()));
+          pool.copy_on_device(*source, *target);
         }
       }
     }
@@ -73,7 +72,7 @@ struct Move {
 
 void check(const NamedBackend& b, const PoolShape& shape, const Move& m) {
   CAPTURE(b.name, static_cast<int>(m.from), static_cast<int>(m.to), m.group, m.first, m.last,
-          dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim);
+          dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim, shape.order);
   PoolData pool(*b.backend, shape);
   fill_slots(pool);
   pool.upload();
@@ -108,7 +107,9 @@ TEST_CASE("move_rows copies the rows of a group between any two places and touch
   const index_t group = GENERATE(0, 2);  // the last group has one layer
   const auto [first, last] = GENERATE(table<index_t, index_t>({{0, 0}, {3, 4}, {5, 31}, {0, 64}}));
   if (is_slow_run() && last - first < 20) return;
-  check(b, tier_shape(2, {DType::bf16, DType::bf16}, GENERATE(false, true)),
+  const PageOrder order = GENERATE(from_range(page_orders()));
+  if (is_slow_run() && order == PageOrder::rows) return;
+  check(b, tier_shape(2, {DType::bf16, DType::bf16}, GENERATE(false, true), order),
         {from, to, group, first, last});
 }
 
@@ -122,6 +123,7 @@ TEST_CASE("move_rows between the device and a host tier of a smaller type") {
   const HostTypes types = GENERATE(from_range(host_types()));
   const bool is_wide = GENERATE(false, true);
   const index_t group = GENERATE(0, 2);
+  const PageOrder order = GENERATE(PageOrder::heads, PageOrder::split_rows);
   if (is_slow_run() && group == 0) return;
-  check(b, tier_shape(2, types, is_wide), {from, to, group, 5, 31});
+  check(b, tier_shape(2, types, is_wide, order), {from, to, group, 5, 31});
 }

@@ -71,8 +71,9 @@ TEST_CASE("hostile configurations give an error, not a wrong size") {
   for (index_t PlannerConfig::*const field :
        {&PlannerConfig::device_bytes, &PlannerConfig::host_bytes, &PlannerConfig::model_bytes,
         &PlannerConfig::head_weight_bytes, &PlannerConfig::scratch_bytes,
-        &PlannerConfig::lent_bytes, &PlannerConfig::max_requests, &PlannerConfig::max_length,
-        &PlannerConfig::max_step_rows, &PlannerConfig::page_rows, &PlannerConfig::write_batch}) {
+        &PlannerConfig::lent_bytes, &PlannerConfig::group_layers, &PlannerConfig::max_requests,
+        &PlannerConfig::max_length, &PlannerConfig::max_step_rows, &PlannerConfig::page_rows,
+        &PlannerConfig::write_batch}) {
     for (const index_t bad : kBad) {
       PlannerConfig config = llama_config();
       config.*field = bad;

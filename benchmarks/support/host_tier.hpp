@@ -63,6 +63,8 @@ class Pool {
     v.kv_heads = kHeads;
     v.k_dim = v.v_dim = kDim;
     v.row_bytes = 4 * kDim;
+    v.k_bytes = 2 * kDim;
+    v.strides = page_strides(PageOrder::heads, kPageRows, kHeads, 2 * kDim, 2 * kDim);
     v.slots = kSlots;
     v.max_length = kLength;
     v.run = run_;

@@ -7,6 +7,36 @@
 
 namespace spectx {
 
+/// How the rows of one layer lie in a device page, what changes fastest last. `split` orders have
+/// all K before all V, as in paged caches of [2, heads, rows, dim] and [2, rows, heads, dim]; they
+/// need k_dim == v_dim.
+enum class PageOrder : std::uint8_t {
+  heads,        // [kv head][row][K | V]
+  rows,         // [row][kv head][K | V]
+  split_heads,  // [K, V][kv head][row]
+  split_rows,   // [K, V][row][kv head]
+};
+
+constexpr bool is_split(PageOrder order) noexcept {
+  return order == PageOrder::split_heads || order == PageOrder::split_rows;
+}
+
+/// Bytes in a device page from a layer, a KV head and a row to the next, and from a row's K to its
+/// V.
+struct PageStrides {
+  index_t layer = 0, head = 0, row = 0, v = 0;
+};
+
+constexpr PageStrides page_strides(PageOrder order, index_t page_rows, index_t kv_heads,
+                                   index_t k_bytes, index_t v_bytes) noexcept {
+  const bool has_heads_first = order == PageOrder::heads || order == PageOrder::split_heads;
+  const index_t width = is_split(order) ? k_bytes : k_bytes + v_bytes;
+  return {.layer = page_rows * kv_heads * (k_bytes + v_bytes),
+          .head = has_heads_first ? page_rows * width : width,
+          .row = has_heads_first ? width : kv_heads * width,
+          .v = is_split(order) ? page_rows * kv_heads * k_bytes : k_bytes};
+}
+
 /// Where the rows of one layer are: plain data, by value, device pointers, what an attention kernel
 /// needs and nothing else. Valid until end_step.
 ///
@@ -62,7 +92,9 @@ struct KVPoolView {
   std::int32_t* last_used = nullptr;      // [max_requests, kv_heads, slots] step
   std::int32_t* clock = nullptr;          // [1] steps begun
   index_t groups = 0, page_columns = 0, page_rows = 0, group_layers = 0, layers = 0;
-  index_t kv_heads = 0, k_dim = 0, v_dim = 0, row_bytes = 0, slots = 0, max_length = 0;
+  index_t kv_heads = 0, k_dim = 0, v_dim = 0, slots = 0, max_length = 0;
+  index_t row_bytes = 0, k_bytes = 0;  // of a row's K and V, and of its K
+  PageStrides strides;                 // of device pages
   DType dtype = DType::bf16;
   HostRun run;  // how a token's rows lie in the host tier
 
@@ -77,11 +109,11 @@ struct KVPoolView {
   std::byte* const* host_pages_of(index_t request, index_t g) const noexcept {
     return host_pages + (request * groups + g) * page_columns;
   }
-  /// Row n (token or slot) of a layer of the group in its device pages.
+  /// The K of row n (token or slot) of a layer of the group in its device pages.
   std::byte* device_row(std::byte* const* group_pages, index_t layer_in_group, index_t kv_head,
                         index_t n) const noexcept {
-    return group_pages[n / page_rows] +
-           ((layer_in_group * kv_heads + kv_head) * page_rows + n % page_rows) * row_bytes;
+    return group_pages[n / page_rows] + layer_in_group * strides.layer + kv_head * strides.head +
+           n % page_rows * strides.row;
   }
   /// One token's run, all layers of the group, in its host pages.
   std::byte* host_run(std::byte* const* group_pages, index_t kv_head,

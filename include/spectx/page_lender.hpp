@@ -12,10 +12,10 @@ namespace spectx {
 /// KVPool's slots, head keys and staging stay in its arena. A page is device memory of
 /// PoolLayout::page_bytes, 16-byte aligned, laid out as PoolLayout says.
 ///
-/// Called between steps, on the thread that calls schedule, close, rewind, apply, park, wait_ready;
-/// must not call the pool. The pages of a group of a request come and go at its end, in the order
-/// of its tokens. PoolPlan::lent_group_stride: a page is one of a block that has all groups; then
-/// `group` is 0 and groups of a request leave and return together.
+/// Called between steps, in KVPool::schedule, close and rewind and PrefetchPipeline::apply and
+/// park; must not call the pool. The pages of a group of a request come and go at its end, in the
+/// order of its tokens. PoolPlan::lent_group_stride: a page is one of a block that has all groups;
+/// then `group` is 0 and groups of a request leave and return together.
 class PageLender {
  public:
   virtual ~PageLender() = default;

@@ -34,8 +34,10 @@ struct PlannerConfig {
   index_t max_length = 8192;    // tokens of one request
   index_t max_step_rows = 544;  // rows of one batch: prompt chunk + decode rows
   index_t page_rows = 64;
-  double hot_buffer = 2;  // device slots of an offloaded group, as a multiple of the budget; at
-                          // least max_budget
+  PageOrder page_order = PageOrder::heads;
+  index_t group_layers = 0;  // with a host tier; 0: so many that a miss is one run of 2 KiB
+  double hot_buffer = 2;     // device slots of an offloaded group, as a multiple of the budget; at
+                             // least max_budget
   index_t write_batch = 32;
 };
 
@@ -125,6 +127,10 @@ inline void check_plan(const ModelShape& shape, const PlannerConfig& c) {
           "PlannerConfig: max_step_rows must be in 1 .. 2^31 - 1");
   expects(c.page_rows > 0 && c.page_rows <= kMaxDimension,
           "PlannerConfig: page_rows must be in 1 .. 2^20");
+  expects(c.group_layers >= 0 && c.group_layers <= kMaxDimension,
+          "PlannerConfig: group_layers must be in 0 .. 2^20");
+  expects(!is_split(c.page_order) || shape.k_dim == shape.v_dim,
+          "PlannerConfig: a page_order with all K before all V needs k_dim == v_dim");
   expects(c.hot_buffer >= 1 && c.hot_buffer <= 1024,
           "PlannerConfig: hot_buffer must be in 1 .. 1024");
   expects(c.write_batch > 0, "PlannerConfig: write_batch must be positive");

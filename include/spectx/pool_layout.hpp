@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "spectx/host_run.hpp"
+#include "spectx/kv_view.hpp"
 #include "spectx/model_shape.hpp"
 #include "spectx/selection.hpp"
 
@@ -14,7 +14,8 @@ struct PoolPlan {
   index_t max_length = 0;     // tokens of one request
   index_t max_step_rows = 0;  // rows of one batch
   index_t page_rows = 64;     // tokens a page
-  index_t group_layers = 1;   // layers a group, the unit of placement
+  PageOrder page_order = PageOrder::heads;
+  index_t group_layers = 1;  // layers a group, the unit of placement
   index_t slots = 0;  // device rows a KV head of an offloaded group, whole pages; 0: one memory
   index_t arena_pages = 0;  // of all requests and groups
   index_t lent_pages = 0;   // most that a PageLender lends for resident groups; 0: of the arena
@@ -50,10 +51,10 @@ struct StepStamps {
 /// Every size that follows from a model's shape and a plan: one arithmetic for the components,
 /// which allocate, and for MemoryPlanner, which predicts.
 ///
-/// device page  [layer of the group][kv head][row][K | V]
+/// device page  [layer of the group][kv head][row][K | V], or as PageOrder says
 /// host page    [row][kv head][HostRun]                        one miss is one contiguous run
 /// key page     [head kv head][row][K]                         of the retrieval head
-/// staging page [kv head][row][K | V]                          of one layer; two sets take turns
+/// staging page one layer of a device page                     two sets take turns
 struct PoolLayout {
   static constexpr index_t kAlignment = 256;    // bytes, of every table
   static constexpr index_t kFigureRecords = 4;  // steps whose figures may be under way
@@ -92,6 +93,8 @@ struct PoolLayout {
   index_t token_pages;  // of one group of one request at max_length
   index_t slot_pages;   // of one offloaded group of one request
   index_t row_bytes;    // one token's K and V of one KV head in one layer
+  index_t k_bytes;      // of its K
+  PageStrides strides;  // in a device page
   HostRun run;          // the same in the host tier, all layers of a group
   index_t page_bytes;   // of a device page
   index_t host_page_bytes;
@@ -127,6 +130,9 @@ inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
   token_pages = ceil_div(plan.max_length, plan.page_rows);
   slot_pages = ceil_div(plan.slots, plan.page_rows);
   row_bytes = shape.row_bytes();
+  k_bytes = shape.k_dim * dtype_bytes(shape.dtype);
+  strides =
+      page_strides(plan.page_order, plan.page_rows, shape.kv_heads, k_bytes, row_bytes - k_bytes);
   run = make_host_run(shape.dtype, two_tiers ? plan.host_dtype : shape.dtype,
                       shape.k_dim + shape.v_dim, plan.group_layers);
   layer_bytes = plan.page_rows * shape.kv_heads * row_bytes;

@@ -44,7 +44,8 @@ class AttendCase {
     }
   }
 
-  /// out [rows, query_heads, v_dim]. `layout` orders pages and slots; `padding` is of q.
+  /// out [rows, query_heads, v_dim]. `layout` orders pages, slots and what is in a page; `padding`
+  /// is of q.
   std::vector<float> run(Backend& backend, const std::vector<AttendItem>& items,
                          std::uint32_t layout = 1, Padding padding = {3, 1}) const {
     const PagesShape shape{.requests = requests_,
@@ -52,7 +53,8 @@ class AttendCase {
                            .k_dim = heads_.k_dim,
                            .v_dim = heads_.v_dim,
                            .rows = tokens_,
-                           .dtype = dtype_};
+                           .dtype = dtype_,
+                           .order = order_of(layout)};
     KVPages pages(backend, shape, layout);
     KVPages staging(backend, shape, layout + 1);
     Tables tables(items, heads_.kv_heads, requests_, tokens_, layout);
@@ -125,6 +127,10 @@ class AttendCase {
     Random random;
   };
 
+  PageOrder order_of(std::uint32_t layout) const {
+    if (heads_.k_dim != heads_.v_dim) return layout % 2 == 1 ? PageOrder::heads : PageOrder::rows;
+    return static_cast<PageOrder>((layout + 3) % 4);
+  }
   static std::vector<float> rounded(std::vector<float> values, DType dtype) {
     dispatch_dtype(dtype, [&]<class T>() {
       for (float& value : values) value = to_float(from_float<T>(value));

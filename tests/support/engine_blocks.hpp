@@ -68,7 +68,11 @@ class EngineBlocks final : public BlockCache {
       return;
     }
     mine.resize(mine.size() - pages.size());
-    for (std::byte* page : pages) ruin(page, stream);
+    try {
+      for (std::byte* page : pages) ruin(page, stream);
+    } catch (const Error&) {
+      // The device is lost.
+    }
     BlockCache::release_pages(request, group, pages, stream);
   }
 

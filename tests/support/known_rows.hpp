@@ -28,13 +28,13 @@ class KnownRows {
 
   /// `lossy`: it lost in the host tier what such a tier loses.
   enum class State { exact, lossy, wrong };
-  /// What a row is whose bytes lie as the view says.
-  State state(const std::byte* row, const KVView& view, int write, index_t layer,
+  /// What a row is that is found on the device.
+  State state(const std::byte* k_found, const std::byte* v_found, int write, index_t layer,
               index_t head) const {
     const std::vector<float> k = values(write, layer, head, 0, shape_.k_dim);
     const std::vector<float> v = values(write, layer, head, shape_.k_dim, shape_.v_dim);
-    const std::vector<float> found = joined(read(row, view.dtype, shape_.k_dim),
-                                            read(row + view.v_offset, view.dtype, shape_.v_dim));
+    const std::vector<float> found =
+        joined(read(k_found, shape_.k_dim), read(v_found, shape_.v_dim));
     if (found == joined(k, v)) return State::exact;
     const bool is_lossy =
         found == joined(through_host(k, shape_.dtype, host_), through_host(v, shape_.dtype, host_));
@@ -42,14 +42,14 @@ class KnownRows {
   }
 
  private:
-  static std::vector<float> read(const std::byte* from, DType dtype, index_t count) {
-    std::vector<float> values;
-    dispatch_dtype(dtype, [&]<class T>() {
+  std::vector<float> read(const std::byte* from, index_t count) const {
+    std::vector<float> elements;
+    dispatch_dtype(shape_.dtype, [&]<class T>() {
       for (index_t d = 0; d < count; ++d) {
-        values.push_back(to_float(reinterpret_cast<const T*>(from)[d]));
+        elements.push_back(to_float(reinterpret_cast<const T*>(from)[d]));
       }
     });
-    return values;
+    return elements;
   }
   static std::vector<float> joined(std::vector<float> k, const std::vector<float>& v) {
     k.insert(k.end(), v.begin(), v.end());

@@ -19,6 +19,7 @@ struct PagesShape {
   index_t rows = 64;   // of a request
   index_t page_rows = 16;
   DType dtype = DType::bf16;
+  PageOrder order = PageOrder::heads;
 };
 
 /// Pages of one layer in device memory, scattered over an arena in an order that the seed gives.
@@ -37,7 +38,7 @@ class KVPages {
            const std::vector<float>& v) {
     dispatch_dtype(shape_.dtype, [&]<class T>() {
       store<T>(k, offset(request, head, n));
-      store<T>(v, offset(request, head, n) + at(k_bytes()));
+      store<T>(v, offset(request, head, n) + at(strides().v));
     });
   }
   void upload() { arena_.write(bytes_); }
@@ -48,8 +49,9 @@ class KVPages {
     dispatch_dtype(shape_.dtype, [&]<class T>() {
       for (index_t d = 0; d < shape_.k_dim + shape_.v_dim; ++d) {
         T element;
-        std::memcpy(&element, bytes_.data() + offset(request, head, n) + at(d) * sizeof(T),
-                    sizeof(T));
+        const index_t of_part = d < shape_.k_dim ? d : d - shape_.k_dim;
+        const std::size_t part = offset(request, head, n) + at(d < shape_.k_dim ? 0 : strides().v);
+        std::memcpy(&element, bytes_.data() + part + at(of_part) * sizeof(T), sizeof(T));
         values.push_back(to_float(element));
       }
     });
@@ -66,9 +68,9 @@ class KVPages {
       view.staging_stride = staging->columns_;
     }
     view.page_rows = shape_.page_rows;
-    view.v_offset = k_bytes();
-    view.row_stride = row_bytes();
-    view.head_stride = shape_.page_rows * row_bytes();
+    view.v_offset = strides().v;
+    view.row_stride = strides().row;
+    view.head_stride = strides().head;
     view.dtype = shape_.dtype;
     view.kv_heads = shape_.kv_heads;
     view.k_dim = shape_.k_dim;
@@ -77,11 +79,12 @@ class KVPages {
   }
 
  private:
-  index_t k_bytes() const noexcept { return shape_.k_dim * dtype_bytes(shape_.dtype); }
-  index_t row_bytes() const noexcept {
-    return (shape_.k_dim + shape_.v_dim) * dtype_bytes(shape_.dtype);
+  PageStrides strides() const noexcept {
+    const index_t element = dtype_bytes(shape_.dtype);
+    return page_strides(shape_.order, shape_.page_rows, shape_.kv_heads, shape_.k_dim * element,
+                        shape_.v_dim * element);
   }
-  index_t page_bytes() const noexcept { return shape_.page_rows * shape_.kv_heads * row_bytes(); }
+  index_t page_bytes() const noexcept { return strides().layer; }
 
   std::vector<std::byte*> addresses(std::uint32_t seed) {
     order_ = Random(seed).permutation(shape_.requests * columns_);
@@ -91,7 +94,7 @@ class KVPages {
   }
   std::size_t offset(index_t request, index_t head, index_t n) const noexcept {
     const index_t page = order_[at(request * columns_ + n / shape_.page_rows)];
-    return at(page * page_bytes() + (head * shape_.page_rows + n % shape_.page_rows) * row_bytes());
+    return at(page * page_bytes() + head * strides().head + n % shape_.page_rows * strides().row);
   }
   template <class T>
   void store(const std::vector<float>& values, std::size_t to) {

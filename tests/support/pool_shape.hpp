@@ -15,6 +15,7 @@ struct PoolShape {
   index_t page_rows = 4, max_length = 64, slots = 16;
   DType dtype = DType::bf16;
   DType host_dtype = DType::bf16;
+  PageOrder order = PageOrder::heads;
 
   index_t row_bytes() const { return (k_dim + v_dim) * dtype_bytes(dtype); }
   index_t page_columns() const { return (std::max(max_length, slots) + page_rows - 1) / page_rows; }
@@ -31,6 +32,8 @@ struct PoolShape {
     v.k_dim = k_dim;
     v.v_dim = v_dim;
     v.row_bytes = row_bytes();
+    v.k_bytes = k_dim * dtype_bytes(dtype);
+    v.strides = page_strides(order, page_rows, kv_heads, v.k_bytes, v.row_bytes - v.k_bytes);
     v.slots = slots;
     v.max_length = max_length;
     v.dtype = dtype;
@@ -48,13 +51,20 @@ inline std::vector<HostTypes> host_types() {
           {DType::bf16, DType::i8}};
 }
 
+inline std::vector<PageOrder> page_orders() {
+  return {PageOrder::heads, PageOrder::rows, PageOrder::split_heads, PageOrder::split_rows};
+}
+
 /// Rows of odd sizes, or of whole units of 16 numbers.
-inline PoolShape tier_shape(index_t requests, HostTypes types, bool is_wide) {
+inline PoolShape tier_shape(index_t requests, HostTypes types, bool is_wide,
+                            PageOrder order = PageOrder::heads) {
   PoolShape shape{.requests = requests, .dtype = types.first, .host_dtype = types.second};
+  shape.order = order;
   if (is_wide) {
     shape.k_dim = 32;
     shape.v_dim = 48;
   }
+  if (is_split(order)) shape.v_dim = shape.k_dim;
   return shape;
 }
 

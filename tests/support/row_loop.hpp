@@ -2,12 +2,12 @@
 #pragma once
 
 #include <algorithm>
-#include <functional>
 #include <map>
 #include <numeric>
 #include <vector>
 
 #include "device_reader.hpp"
+#include "found_rows.hpp"
 #include "known_rows.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 
@@ -129,13 +129,6 @@ class RowLoop {
   index_t lossy_rows = 0;
 
  private:
-  struct Row {
-    int write;  // that made it
-    index_t head;
-    const std::byte* page;
-    const std::byte* bytes;  // on the device, then on the host
-  };
-
   TensorView write(const Buffer& to, const Batch& batch, index_t layer, index_t dim, index_t from) {
     const index_t heads = pool.shape().kv_heads;
     std::vector<float> values;
@@ -176,7 +169,7 @@ class RowLoop {
       }
     }
     reader.wait(stream);
-    std::vector<Row> rows;
+    std::vector<FoundRow> rows;
     for (index_t i = 0; i < items; ++i) {
       const ScheduledItem& item = batch.items[static_cast<std::size_t>(i)];
       for (index_t head = 0; head < shape.kv_heads; ++head) {
@@ -190,35 +183,17 @@ class RowLoop {
                                       head * view.head_stride +
                                       n % view.page_rows * view.row_stride;
           const int write = rows_[item.request.value][static_cast<std::size_t>(ids[rank])];
-          rows.push_back({write, head, page, at});
+          rows.push_back({write, head, page, at, at + view.v_offset});
         }
       }
     }
-    read(rows, view.row_stride);
-    for (const Row& row : rows) {
-      const KnownRows::State state = content_.state(row.bytes, view, row.write, layer, row.head);
+    read_rows(reader, rows, view, stream);
+    for (const FoundRow& row : rows) {
+      const KnownRows::State state = content_.state(row.k, row.v, row.write, layer, row.head);
       ++rows_read;
       lossy_rows += state == KnownRows::State::lossy ? 1 : 0;
       wrong_rows += state == KnownRows::State::wrong ? 1 : 0;
     }
-  }
-  /// Rows side by side in a page come in one copy.
-  void read(std::vector<Row>& rows, index_t row_bytes) {
-    const auto is_before = [](const Row& a, const Row& b) {
-      return std::less<const std::byte*>()(a.bytes, b.bytes);
-    };
-    std::sort(rows.begin(), rows.end(), is_before);
-    for (auto first = rows.begin(); first != rows.end();) {
-      const std::byte* const begin = first->bytes;
-      const std::byte* end = begin;
-      auto last = first;
-      for (; last != rows.end() && last->page == first->page && last->bytes <= end; ++last) {
-        end = last->bytes + row_bytes;
-      }
-      const std::byte* const copy = reader.ask(begin, end - begin, stream);
-      for (; first != last; ++first) first->bytes = copy + (first->bytes - begin);
-    }
-    reader.wait(stream);
   }
   Ids choose_or_all(const ScheduledItem& item, index_t head, index_t phase) const {
     if (item.selects) return choose(item.first + item.rows, head, phase);

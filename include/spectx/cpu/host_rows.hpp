@@ -79,6 +79,18 @@ void load_part(const H* from, float scale, index_t count, T* to) noexcept {
 
 }  // namespace detail
 
+/// A row's K and V, each with its V so many bytes after its K.
+inline void copy_row(const KVPoolView& pool, const std::byte* from, index_t from_v, std::byte* to,
+                     index_t to_v) noexcept {
+  const auto bytes = [](index_t n) { return static_cast<std::size_t>(n); };
+  if (from_v == pool.k_bytes && to_v == pool.k_bytes) {
+    std::memcpy(to, from, bytes(pool.row_bytes));
+    return;
+  }
+  std::memcpy(to, from, bytes(pool.k_bytes));
+  std::memcpy(to + to_v, from + from_v, bytes(pool.row_bytes - pool.k_bytes));
+}
+
 /// Rows on their way between the device's pages and runs of the host tier.
 class HostRows {
  public:
@@ -88,15 +100,16 @@ class HostRows {
   void store(const std::byte* row, std::byte* run, index_t layer) const {
     const HostRun& to = pool_->run;
     if (!to.is_lossy) {
-      std::memcpy(run + layer * to.row_bytes, row, static_cast<std::size_t>(to.row_bytes));
+      copy_row(*pool_, row, pool_->strides.v, run + layer * to.row_bytes, pool_->k_bytes);
       return;
     }
     dispatch([&]<class T, class H>() {
       float scales[2];
       H* const numbers = reinterpret_cast<H*>(run + to.first_row + layer * to.row_bytes);
-      const T* const elements = reinterpret_cast<const T*>(row);
-      detail::store_part(elements, pool_->k_dim, numbers, scales[0]);
-      detail::store_part(elements + pool_->k_dim, pool_->v_dim, numbers + pool_->k_dim, scales[1]);
+      const T* const k = reinterpret_cast<const T*>(row);
+      const T* const v = reinterpret_cast<const T*>(row + pool_->strides.v);
+      detail::store_part(k, pool_->k_dim, numbers, scales[0]);
+      detail::store_part(v, pool_->v_dim, numbers + pool_->k_dim, scales[1]);
       std::memcpy(run + layer * HostRun::kScaleBytes, scales, sizeof scales);
     });
   }
@@ -104,7 +117,7 @@ class HostRows {
   void load(const std::byte* run, index_t layer, std::byte* row) const {
     const HostRun& from = pool_->run;
     if (!from.is_lossy) {
-      std::memcpy(row, run + layer * from.row_bytes, static_cast<std::size_t>(from.row_bytes));
+      copy_row(*pool_, run + layer * from.row_bytes, pool_->k_bytes, row, pool_->strides.v);
       return;
     }
     dispatch([&]<class T, class H>() {
@@ -112,9 +125,10 @@ class HostRows {
       std::memcpy(scales, run + layer * HostRun::kScaleBytes, sizeof scales);
       const H* const numbers =
           reinterpret_cast<const H*>(run + from.first_row + layer * from.row_bytes);
-      T* const elements = reinterpret_cast<T*>(row);
-      detail::load_part(numbers, scales[0], pool_->k_dim, elements);
-      detail::load_part(numbers + pool_->k_dim, scales[1], pool_->v_dim, elements + pool_->k_dim);
+      T* const k = reinterpret_cast<T*>(row);
+      T* const v = reinterpret_cast<T*>(row + pool_->strides.v);
+      detail::load_part(numbers, scales[0], pool_->k_dim, k);
+      detail::load_part(numbers + pool_->k_dim, scales[1], pool_->v_dim, v);
     });
   }
 

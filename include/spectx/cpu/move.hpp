@@ -102,7 +102,7 @@ inline void move_rows(const MoveRowsArgs& a, Context& context) {
           } else if (a.to.kind == Kind::host) {
             rows.store(from, to, l);
           } else {
-            std::memcpy(to, from, static_cast<std::size_t>(pool.row_bytes));
+            copy_row(pool, from, pool.strides.v, to, pool.strides.v);
           }
         }
       }

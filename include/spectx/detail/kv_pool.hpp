@@ -38,6 +38,8 @@ inline const PoolPlan& KVPool::checked(const PoolPlan& plan) const {
   expects(plan.arena_pages > 0 || plan.lends(), "KVPool: the plan has no arena pages");
   expects(plan.lent_group_stride >= 0 && (plan.lends() || !plan.moves_whole_requests()),
           "KVPool: lent_group_stride is of lent pages");
+  expects(!is_split(plan.page_order) || shape_.k_dim == shape_.v_dim,
+          "KVPool: a page with all K before all V needs k_dim == v_dim");
   const PoolLayout layout(shape_, plan);
   expects(plan.head_kv_heads == 0 || layout.key_page_rows > 0,
           "KVPool: a page is smaller than one row of the head's keys");
@@ -137,10 +139,10 @@ inline KVView KVPool::layer_view(index_t layer) const {
                          : nullptr,
           .staging_stride = 2 * layout_.token_pages,
           .page_rows = plan_.page_rows,
-          .layer_offset = (cached - group * plan_.group_layers) * layout_.layer_bytes,
-          .head_stride = plan_.page_rows * layout_.row_bytes,
-          .row_stride = layout_.row_bytes,
-          .v_offset = shape_.k_dim * dtype_bytes(shape_.dtype),
+          .layer_offset = (cached - group * plan_.group_layers) * layout_.strides.layer,
+          .head_stride = layout_.strides.head,
+          .row_stride = layout_.strides.row,
+          .v_offset = layout_.strides.v,
           .dtype = shape_.dtype,
           .kv_heads = shape_.kv_heads,
           .k_dim = shape_.k_dim,

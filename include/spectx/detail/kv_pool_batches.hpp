@@ -49,12 +49,10 @@ inline const Batch& KVPool::schedule(std::span<const BatchItem> items, StreamVie
   }
   expects(rows <= plan_.max_step_rows, "KVPool::schedule: more rows than max_step_rows");
   reserve(stream);
+  for (const ScheduledItem& item : scheduled_) book_.grow(item.request, item.first + item.rows);
   if (rows > 0) follow_copies(stream);  // they read the arrays of the batch before
   index_t staged_pages = 0;
-  for (const ScheduledItem& item : scheduled_) {
-    book_.grow(item.request, item.first + item.rows);
-    stage(item, staged_pages, stream);
-  }
+  for (const ScheduledItem& item : scheduled_) stage(item, staged_pages, stream);
   book_.tables.upload(stream);
   return writer_.write(items, scheduled_, stream);
 }
@@ -84,7 +82,9 @@ inline void KVPool::reserve(StreamView stream) {
       }
       if (take_tokens(stream)) return;
       if (!let_groups_leave(need.device, /*is_refused=*/true, stream)) {
-        throw OutOfMemory(Tier::lender, need.lent * layout_.page_bytes, 0);
+        throw OutOfMemory(Tier::lender, need.lent * layout_.page_bytes, 0,
+                          "; refused with " + std::to_string(book_.tokens.lent_bytes()) +
+                              " bytes lent" + book_.host.held());
       }
     }
     stalled_batches_ += has_waited ? 0 : 1;

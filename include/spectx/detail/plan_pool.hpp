@@ -46,6 +46,7 @@ inline PoolPlan plan_tiers(const ModelShape& shape, const PlannerConfig& config,
                 .max_length = config.max_length,
                 .max_step_rows = config.max_step_rows,
                 .page_rows = config.page_rows,
+                .page_order = config.page_order,
                 .head_kv_heads = config.head.kv_heads,
                 .head_k_dim = config.head.k_dim,
                 .host_dtype = config.host_dtype.value_or(shape.dtype),
@@ -55,7 +56,9 @@ inline PoolPlan plan_tiers(const ModelShape& shape, const PlannerConfig& config,
         std::ceil(config.hot_buffer * static_cast<double>(config.selection.budget)));
     plan.slots = ceil_div(std::max(slots, config.selection.largest_budget()), plan.page_rows) *
                  plan.page_rows;
-    plan.group_layers = layers_per_group(shape, plan.host_dtype);
+    plan.group_layers = config.group_layers > 0
+                            ? std::min(config.group_layers, shape.cached_layers())
+                            : layers_per_group(shape, plan.host_dtype);
     plan.staging_pages = ceil_div(plan.max_length, plan.page_rows);
   }
   const PoolLayout layout(shape, plan);

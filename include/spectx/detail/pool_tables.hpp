@@ -152,6 +152,8 @@ class PoolTables {
     view_.k_dim = shape.k_dim;
     view_.v_dim = shape.v_dim;
     view_.row_bytes = layout_.row_bytes;
+    view_.k_bytes = layout_.k_bytes;
+    view_.strides = layout_.strides;
     view_.slots = plan.slots;
     view_.max_length = plan.max_length;
     view_.dtype = shape.dtype;

@@ -169,6 +169,7 @@ class TierMover {
     if (!reserve_host(more, wait)) return false;
     assert(resident == layout_.groups || pages == book_.host_pages(r));
     book_.hold_host(r, m.target, resident, m.pages, pages);
+    m.pages = pages;
     book_.tables.upload(stream);
     for (index_t g = m.target; g < resident; ++g) {
       copy_rows(r, g, tokens(r, g), host(r, g), m.copied, length, stream);
@@ -191,6 +192,7 @@ class TierMover {
       drop(r, stream);
       return false;
     }
+    m.pages = pages;
     book_.tables.upload(stream);
     const index_t durable = std::min<index_t>(length, book_.tables.durable(r));
     for (index_t g = resident; g < m.target; ++g) {
