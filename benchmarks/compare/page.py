@@ -13,7 +13,7 @@ import report
 
 MODEL = "llama-3.1-8b"
 FLASHINFER, SDPA, EAGER = report.NAMES["flashinfer"], report.NAMES["sdpa"], report.NAMES["eager"]
-DENSE, FP8 = report.NAMES["dense"], "spectx, f8_e4m3 host rows"
+DENSE, FP8 = report.NAMES["dense"], "spectx, fp8 host rows"
 LONG = 34816
 RUNS = {"[2k,16k]": (2048, 16384), "[2k,32k]": (2048, 32768), "[16k,2k]": (16384, 2048),
         "[32k,2k]": (32768, 2048)}
@@ -188,7 +188,7 @@ def by_context(r, single):
                     *(f"{c:,}" for c in contexts)], rows)
 
 
-ORDER = ["spectx", FP8, "spectx, i8 host rows", FLASHINFER, report.NAMES["flashinfer-fp8"], DENSE, SDPA,
+ORDER = ["spectx", FP8, "spectx, int8 host rows", FLASHINFER, report.NAMES["flashinfer-fp8"], DENSE, SDPA,
          EAGER, report.NAMES["offloaded"], report.NAMES["offloaded-graph"]]
 
 

@@ -32,7 +32,7 @@ def load(folder):
             else:
                 record = dict(r, group=NAMES[r["mode"]], model=data["machine"]["model"])
                 if r["mode"] == "spectx" and r.get("host_dtype", "own") != "own":
-                    record["group"] += f", {r['host_dtype']} host rows"
+                    record["group"] += ", fp8 host rows" if "f8" in r["host_dtype"] else ", int8 host rows"
             records.append(dict(record, file=os.path.basename(path)))
     return records
 

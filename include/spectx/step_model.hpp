@@ -23,9 +23,9 @@ struct MachineRates {
 inline MachineRates h100_rates() {
   return {.device_gb_s = 3000,
           .link_gb_s = 49,
-          .weight_share = 0.94,
-          .row_share = 0.71,
-          .key_share = 0.55,
+          .weight_share = 0.93,
+          .row_share = 0.84,
+          .key_share = 0.8,
           .layer_us = 30};
 }
 
