@@ -8,6 +8,7 @@ nothing is written; exit code 1 where a page is not what the files say.
 import argparse
 import re
 import sys
+import textwrap
 
 import report
 
@@ -95,6 +96,21 @@ class Results:
         both = [x for x in (self.integrated("flashinfer", prompt, output),
                             self.whole(prompt, output, "dense")) if x]
         return [max((x[i] for x in both if x[i]), default=None) for i in range(2)]
+
+
+def commits(r):
+    """Of the run, and what is of another one."""
+    of_file = {x["file"]: x["commit"] for x in r.records}
+    of_file |= {f"runs/{name}.json": t["commit"] for name, t in r.runs.items()}
+    commit = of_file["spectx.json"]
+    others = {}
+    for name, other in sorted(of_file.items()):
+        if other != commit:
+            others.setdefault(other, []).append(name)
+    line = f"Commit {commit}, one run of `scripts/compare`."
+    for other, names in others.items():
+        line += f" Of a run of commit {other}: {', '.join(names)}."
+    return textwrap.wrap(line, 118, break_on_hyphens=False)
 
 
 def until(t, length):
@@ -383,11 +399,18 @@ def summary(r):
         ratios = [show_times(times(c, r.dense(context))) for c in cells[4:] if c]
         rows.append([f"{context:,}", *("" if c is None else number(c) for c in cells),
                      ", ".join(ratios)])
-    return rows_of(["cached tokens", "transformers eager", "sdpa", "FlashInfer", "our dense path",
-                    "spectx", "with an fp8 host tier", "over the best dense"], rows)
+    table = rows_of(["cached tokens", "transformers eager", "sdpa", "FlashInfer", "our dense path",
+                     "spectx", "with an fp8 host tier", "over the best dense"], rows)
+    one, dense = (number(x) for x in (r.rate("spectx", 131072, single=True),
+                                      r.dense(131072, single=True)))
+    run = r.whole(*RUNS["[2k,32k]"])
+    line = (f"One request of 131,072 tokens: {one} tokens/s, the best dense path {dense}. {run[2]} requests that "
+            f"grow from 2k to 34k tokens: {number(run[0])}, the best dense path "
+            f"{number(r.best_dense_run(*RUNS['[2k,32k]'])[0])}. {commits(r)[0].split(',')[0]}.")
+    return table + [""] + textwrap.wrap(line, 118, break_on_hyphens=False)
 
 
-TABLES = {"asked": asked, "best": lambda r: by_context(r, False), "one": lambda r: by_context(r, True),
+TABLES = {"asked": asked, "commits": commits, "best": lambda r: by_context(r, False), "one": lambda r: by_context(r, True),
           "misses": misses, "others": others, "edge": edge, "whole": whole, "ablation": ablation,
           "growth": lambda r: growth(r.runs["whole-2k-32k"], GROWTH),
           "growth-1b": lambda r: growth(r.runs["whole-1b-2k-32k"], GROWTH),

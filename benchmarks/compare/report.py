@@ -33,7 +33,8 @@ def load(folder):
                 record = dict(r, group=NAMES[r["mode"]], model=data["machine"]["model"])
                 if r["mode"] == "spectx" and r.get("host_dtype", "own") != "own":
                     record["group"] += ", fp8 host rows" if "f8" in r["host_dtype"] else ", int8 host rows"
-            records.append(dict(record, file=os.path.basename(path)))
+            records.append(dict(record, file=os.path.basename(path),
+                                commit=data["machine"]["commit"]))
     return records
 
 
@@ -116,8 +117,9 @@ def timelines(folder):
     found = {}
     for path in sorted(glob.glob(os.path.join(folder, "runs", "*.json"))):
         with open(path) as file:
-            for t in json.load(file)["timelines"]:
-                found[os.path.basename(path)[:-5]] = t
+            data = json.load(file)
+            for t in data["timelines"]:
+                found[os.path.basename(path)[:-5]] = dict(t, commit=data["machine"]["commit"])
     return found
 
 
