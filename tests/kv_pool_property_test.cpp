@@ -74,7 +74,7 @@ TEST_CASE("random requests, steps, moves, parks and rewinds agree with a plain m
   test::PoolSimulation simulation(*backend, small_shape(), plan, seed, engine ? &*engine : nullptr);
   // Means of whole numbers below 2^10: one rounding of the sum's quotient, one of each weight.
   const double tolerance = 256 * static_cast<double>(std::numeric_limits<float>::epsilon());
-  const int operations = num_operations() / 6;
+  const int operations = num_operations() / 4;
   for (int i = 0; i < operations; ++i) {
     CAPTURE(i);
     const double error = simulation.operate();
