@@ -55,8 +55,7 @@ void insist(RowLoop& loop, EngineBlocks& engine, index_t refuse_at, Call&& call)
   try {
     call();
   } catch (const OutOfMemory& error) {
-    REQUIRE(error.tier() == Tier::lender);
-    REQUIRE(error.bytes_asked() > 0);
+    REQUIRE((error.tier() == Tier::lender && error.bytes_asked() > 0));
     REQUIRE(Seen(loop.pool) == before);
     REQUIRE(engine.held() == held);
     call();
@@ -188,10 +187,8 @@ TEST_CASE("blocks of all groups leave and return together") {
 TEST_CASE("plan and lender belong together") {
   const auto backend = two_memories();
   const auto refuses = [&](const PoolPlan& plan, PageLender* lender) {
-    const auto make = [&] {
-      const KVPool pool(*backend, pool_shape(), plan, backend->memories(), lender);
-    };
-    REQUIRE_THROWS_AS(make(), InvalidArgument);
+    REQUIRE_THROWS_AS(KVPool(*backend, pool_shape(), plan, backend->memories(), lender),
+                      InvalidArgument);
   };
   const PoolPlan plan = lent_plan(Lends::groups, 30);
   EngineBlocks engine(*backend, pool_shape(), plan);

@@ -107,3 +107,25 @@ TEST_CASE("and so they do in a host engine's pages") {
     CHECK(outcome.most_spare_turns <= 0);
   }
 }
+
+TEST_CASE("the planner places requests as a whole where blocks have all groups") {
+  PlannerConfig config = test::llama_config();
+  config.model = GENERATE(PlannerModel::exact, PlannerModel::paper, PlannerModel::paper_corrected);
+  config.lent_bytes = index_t{20} << 30;
+  config.lends_whole_requests = true;
+  MemoryPlanner planner(test::llama_shape(), config);
+  std::vector<RequestNeed> needs;
+  for (int i = 0; i < 16; ++i) needs.push_back(test::need(i, 0, 34'000, 8));
+  int away = 0;
+  for (index_t length = 500; length < 34'000; length += 500) {
+    for (RequestNeed& n : needs) n.length = length;
+    const Placement to = planner.place(needs);
+    for (std::size_t i = 0; i < needs.size(); ++i) {
+      REQUIRE(to.resident_groups[i] % 8 == 0);
+      needs[i].resident_groups = to.resident_groups[i];
+      away += to.resident_groups[i] == 0 ? 1 : 0;
+    }
+    REQUIRE(planner.predict(needs).lent_rows <= config.lent_bytes);
+  }
+  REQUIRE(away > 0);
+}
