@@ -55,7 +55,7 @@ inline PoolPlan one_tier_plan() {
 struct Seen {
   explicit Seen(const KVPool& pool) {
     const PoolStats s = pool.stats();
-    figures = {s.device_used, s.device_total, s.host_used, s.host_total, s.stalled_batches};
+    figures = {s.device_used, s.device_total, s.lent, s.host_used, s.host_total, s.stalled_batches};
     for (const RequestNeed& n : pool.needs()) {
       figures.insert(figures.end(), {n.request.value, n.length, n.final_length, n.resident_groups,
                                      n.moving_to, n.is_parked ? 1 : 0});
