@@ -236,6 +236,8 @@ def others(r):
         found = {g: r.find(g, LONG, model) for g in ("spectx", FP8, FLASHINFER)}
         cell = lambda x: f"{x['tokens_per_s']:,.0f} ({x['requests']})" if x else "-"
         theirs = found[FLASHINFER]
+        if not any(found.values()):
+            continue
         ratios = [show_times(times(found[g] and found[g]["tokens_per_s"],
                                    theirs and theirs["tokens_per_s"])) for g in ("spectx", FP8)]
         rows.append([name, cell(found["spectx"]), cell(found[FP8]), cell(theirs), "; ".join(ratios)])
