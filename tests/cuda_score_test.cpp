@@ -39,6 +39,7 @@ TEST_CASE("score with queries of half size gives the log weights, for every shap
                HeadsShape{2, 1, 6, 10});
   const GroupReduce reduce = GENERATE(GroupReduce::max, GroupReduce::mean);
   CAPTURE(dtype_name(dtype), heads.query_heads, heads.k_dim, static_cast<int>(reduce));
+  if (is_slow_run() && (dtype == DType::f16) == (reduce == GroupReduce::max)) return;
   HeadCase c(*b, heads, dtype, 3, 700,
              {selecting(1, 699),
               {.request = {0}, .first = 0, .rows = 20, .is_dense = true},
@@ -55,6 +56,7 @@ TEST_CASE("score on tensor cores over every length around its chunks and blocks"
   const index_t first = GENERATE(0, 1, 2, 15, 16, 63, 64, 255, 256, 257, 5000, 9000);
   const index_t neighbour = GENERATE(300, 8000, 9000);  // short items have a kernel of their own
   CAPTURE(first, neighbour);
+  if (is_slow_run() && (neighbour == 8000 || first % 2 == 1)) return;
   HeadCase c(*b, {6, 2, 64, 64}, DType::bf16, 1, 9001, {selecting(0, first)}, DType::bf16);
   c.score(GroupReduce::max);
   if (first > 0) check_item(c, 0, 2, GroupReduce::max);
