@@ -22,7 +22,11 @@ def bars(path, title, values, places, groups, is_logarithmic=False, line=None):
     """Bars by place, one colour a group. `values`: number by (group, place), where there is one.
     `line`: (number, what it is), drawn across."""
     numbers = list(values.values()) + ([line[0]] if line else [])
-    top = max(numbers) * (1.3 if is_logarithmic else 1.1)
+    span = (WIDTH - LEFT - 10) / len(places)
+    bar = span * 0.85 / len(groups)
+    texts = {at: f"{v:.{0 if v >= 20 else 1}f}" for at, v in values.items()}
+    is_turned = 5.5 * max(map(len, texts.values())) > bar  # the numbers stand upright on their bars
+    top = max(numbers) * (1.3 if is_logarithmic else 1.1) * (1.2 if is_turned else 1)
     bottom = min(numbers) / 1.5 if is_logarithmic else 0
 
     def y(v):
@@ -38,8 +42,6 @@ def bars(path, title, values, places, groups, is_logarithmic=False, line=None):
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y(v):.1f}" y2="{y(v):.1f}" '
                      f'stroke="#ddd"/><text x="{LEFT - 6}" y="{y(v) + 4:.1f}" '
                      f'text-anchor="end">{v:g}</text>')
-    span = (WIDTH - LEFT - 10) / len(places)
-    bar = span * 0.85 / len(groups)
     for i, place in enumerate(places):
         parts.append(f'<text x="{LEFT + span * (i + 0.45):.1f}" y="{BASE + 16}" '
                      f'text-anchor="middle">{place}</text>')
@@ -48,10 +50,12 @@ def bars(path, title, values, places, groups, is_logarithmic=False, line=None):
             if v is None:
                 continue
             x = LEFT + span * i + bar * j
+            at_x, at_y = x + bar * 0.45, y(v) - 3
+            how = (f'transform="translate({at_x + 3:.1f} {at_y:.1f}) rotate(-90)"' if is_turned else
+                   f'x="{at_x:.1f}" y="{at_y:.1f}" text-anchor="middle"')
             parts.append(f'<rect x="{x:.1f}" y="{y(v):.1f}" width="{bar * 0.9:.1f}" '
                          f'height="{BASE - y(v):.1f}" fill="{COLOURS[j % len(COLOURS)]}"/>'
-                         f'<text x="{x + bar * 0.45:.1f}" y="{y(v) - 3:.1f}" text-anchor="middle" '
-                         f'font-size="9">{v:.{0 if v >= 20 else 1}f}</text>')
+                         f'<text {how} font-size="9">{texts[group, place]}</text>')
     if line:
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y(line[0]):.1f}" '
                      f'y2="{y(line[0]):.1f}" stroke="#b00" stroke-dasharray="5 3"/>'
