@@ -24,7 +24,8 @@ function(refuses code pattern)
   endif()
 endfunction()
 
-# runs(<name> <arguments...>): leaves the figures in <name>, the text in <name>_text
+# runs(<name> <arguments...>): leaves the figures in <name>, the text in <name>_text, what is on
+# standard error in <name>_report
 function(runs name)
   execute_process(
     COMMAND "${GENERATE}" ${ARGN} --backend cpu --json "${FOLDER}/${name}.json"
@@ -41,6 +42,7 @@ function(runs name)
   endif()
   set(${name} "${json}" PARENT_SCOPE)
   set(${name}_text "${out}" PARENT_SCOPE)
+  set(${name}_report "${err}" PARENT_SCOPE)
 endfunction()
 
 # same(<what> <json> <json> <path...>): both hold the same value there
@@ -179,6 +181,10 @@ holds("${small}" selected_resident selected path)
 holds("${small}" 15360.0 selected kv_bytes_per_step) # 80 rows, 2 KV heads, 32 bytes, 3 layers
 runs(again ${model} ${head} ${short} --max-tokens 100 --no-stop --budget 80)
 same("a run on its own" "${small}" "${again}" token_ids)
+runs(foreign ${model} --head "${FOLDER}/foreign.safetensors" ${short} ${few})
+if(NOT foreign_report MATCHES "trained for deep, not for model.gguf" OR again_report MATCHES "trained")
+  message(SEND_ERROR "no word, or one too many, on a head for another model:\n${foreign_report}")
+endif()
 runs(turned ${model} ${head} ${short} --max-tokens 100 --no-stop --budget 80 --head-theta 10000)
 same("the head's own theta" "${small}" "${turned}" token_ids)
 

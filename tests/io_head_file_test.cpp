@@ -123,6 +123,13 @@ TEST_CASE("How query heads combine is what the file says, else their maximum") {
   REQUIRE(refusal(with("sum")).find("group_reduce must be max or mean") != std::string::npos);
 }
 
+TEST_CASE("The model that a head was trained for is what the file says") {
+  const auto backend = make_backend({.threads = 1});
+  REQUIRE(load(*backend, TinyHead{}.safetensors()).target.empty());
+  const TinyHead named{.more_metadata = R"(,"target":"Llama\u001b[2J")"};
+  REQUIRE(load(*backend, named.safetensors()).target == R"(Llama\x1b[2J)");
+}
+
 TEST_CASE("A missing tensor is named") {
   const std::string good = TinyHead{}.safetensors();
   REQUIRE(refusal(replaced(good, "fc.weight", "fd.weight")).find("fc.weight is missing") !=

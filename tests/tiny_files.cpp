@@ -30,6 +30,8 @@ void write_all(const std::filesystem::path& folder) {
 
   const std::string head = TinyHead{}.safetensors();
   write(folder / "head.safetensors", head);
+  write(folder / "foreign.safetensors",
+        TinyHead{.more_metadata = R"(,"target":"deep")"}.safetensors());
   write(folder / "cut.safetensors", head.substr(0, head.size() - 100));
   write(folder / "misfit.safetensors",
         TinyHead{.hidden = 64, .feature_layers = "[1, 9]"}.safetensors());

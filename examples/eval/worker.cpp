@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "support/head_notes.hpp"
+
 namespace spectx::eval {
 
 Worker::Worker(const Options& options, const io::Gguf& file, const llama::LlamaConfig& model,
@@ -22,7 +24,7 @@ std::vector<std::string> Worker::load(index_t memory) {
                         weights_->all().embeddings,
                         {.dtype = options_.dtype, .rope_theta = options_.head_theta}, stream);
   backend.synchronize(stream);
-  return head_->notes;
+  return support::head_notes(*head_, options_.model);
 }
 
 index_t Worker::largest_budget(index_t length) const {

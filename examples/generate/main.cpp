@@ -14,6 +14,7 @@
 #include "support/args.hpp"
 #include "support/atomic_file.hpp"
 #include "support/backend.hpp"
+#include "support/head_notes.hpp"
 #include "support/progress.hpp"
 #include "support/trace_recorder.hpp"
 
@@ -143,7 +144,7 @@ void Program::load() {
                           weights_->all().embeddings,
                           {.dtype = options().dtype, .rope_theta = options().head_theta}, stream);
     report_.head_bytes = head_->storage.bytes();
-    report_.head_notes = head_->notes;
+    report_.head_notes = support::head_notes(*head_, options().model);
   }
   const index_t max_length =
       static_cast<index_t>(report_.prompt.tokens.size()) + options().max_tokens;

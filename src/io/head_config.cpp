@@ -153,6 +153,8 @@ std::optional<HeadSpec> head_spec_of(const Safetensors& file) {
                       ? read_own(file)
                       : parse_head_config(config->second, file.path() + ": config");
   spec.prefers_own_embeddings = true;
+  const auto target = metadata.find("target");
+  if (target != metadata.end()) spec.target = printable(target->second);
   read_reduce(file, spec);
   if (config != metadata.end()) override_theta(file, spec);
   if (layers == metadata.end()) return spec;

@@ -97,7 +97,10 @@ LoadedHead load_head(Backend& backend, const std::string& path, const ModelShape
                      TensorView embeddings, const HeadOptions& options, StreamView stream) {
   const HeadTensors file(path);
   HeadFit fit = fit_head(file, target, embeddings, options);
-  LoadedHead head{.weights = std::move(fit.weights), .storage = {}, .notes = std::move(fit.notes)};
+  LoadedHead head{.weights = std::move(fit.weights),
+                  .storage = {},
+                  .target = std::move(fit.target),
+                  .notes = std::move(fit.notes)};
   const index_t bytes = place(nullptr, fit.parts, options, backend, head.weights);
   head.storage = Buffer(backend.memories().device, bytes);
   place(head.storage.data(), fit.parts, options, backend, head.weights);

@@ -21,6 +21,7 @@ class Fitter {
  public:
   Fitter(const HeadTensors& file, const ModelShape& target, const HeadOptions& options)
       : file_(file), spec_(file.spec()), names_(file.names()), target_(target), options_(options) {
+    fit_.target = spec_.target;
     fit_.notes = spec_.notes;
     fit_.weights.reduce = spec_.reduce;
   }

@@ -22,6 +22,7 @@ struct HeadPart {
 struct HeadFit {
   HeadWeights weights;  // all but the tensors, and the embeddings if they are the target's
   std::vector<HeadPart> parts;
+  std::string target;
   std::vector<std::string> notes;
 };
 

@@ -32,6 +32,7 @@ struct HeadSpec {
   bool has_sizes_of_tensors = false;  // sizes that differ from the tensors' are an error
   bool prefers_own_embeddings = false;
   bool has_interleaved_rows = false;  // of q and k, for RoPE of neighbours
+  std::string target{};               // the model that it was trained for, printable
   std::vector<std::string> notes{};   // what was assumed
 };
 

@@ -20,6 +20,7 @@ struct HeadOptions {
 struct LoadedHead {
   HeadWeights weights;
   Buffer storage;
+  std::string target;  // the model that it was trained for; empty: the file says nothing
   std::vector<std::string> notes;  // what the file leaves open or gets wrong, and what was taken
 };
 
