@@ -97,7 +97,10 @@ io::LoadedHead random_head(Backend& backend, const llama::LlamaConfig& model, Te
                            DType dtype, StreamView stream) {
   llama::Carver counter(nullptr);
   place(counter, model, dtype);
-  io::LoadedHead head{{}, Buffer(backend.memories().device, counter.bytes()), {}};
+  io::LoadedHead head{.weights = {},
+                      .storage = Buffer(backend.memories().device, counter.bytes()),
+                      .target = {},
+                      .notes = {}};
   llama::Carver carver(head.storage.data());
   head.weights = place(carver, model, dtype);
   head.weights.embeddings = embeddings;
