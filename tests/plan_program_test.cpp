@@ -148,6 +148,8 @@ TEST_CASE("wrong usage is told with exit code 2") {
   check_refused(std::string(kLlama) + "--link-rate 50", 2, "given together");
   check_refused(std::string(kLlama) + "--config a.json", 2, "comes from the file");
   check_refused("--gguf a --config b", 2, "exclude each other");
+  check_refused(std::string(kLlama) + "--one-memory --host-dtype fp8", 2, "needs two memories");
+  check_refused(std::string(kLlama) + "--device-memory 0", 2, "bytes, at least 1");
 }
 
 TEST_CASE("what cannot be is told with exit code 1 and a way out") {
@@ -158,7 +160,8 @@ TEST_CASE("what cannot be is told with exit code 1 and a way out") {
   check_refused(std::string(kLlama) + "--budget 68", 1, "budget must be larger than sinks");
   check_refused(std::string(kLlama) + "--max-budget 2047", 1, "max_budget must be 0 or at least");
   check_refused("--layers 3 --query-heads 3 --kv-heads 2 --hidden 99 --vocab 10", 1, "kv_heads");
-  check_refused("--config no-such-file.json", 1, "cannot be opened");
+  check_refused("--config no-such-file.json", 1, "cannot open: No such file");
+  check_refused("--config .", 1, "not a regular file");
   check_refused("--gguf no-such-file.gguf", 1, "no-such-file.gguf");
   CHECK(run_program(std::string(SPECTX_PLAN) + " --help >/dev/full 2>/dev/null").exit_code == 1);
 }

@@ -176,7 +176,7 @@ Options read_set(const Args& args) {
                  .sinks = args.count("--sinks", 4, 0, kMostTokens),
                  .recent_window = args.count("--window", 64, 2, kMostTokens)};
   o.trace = args.has("--trace") ? args.text("--trace") : "data/traces/selection-smollm2-b512.bin";
-  o.device_bytes = args.bytes("--device-memory", 0);
+  o.device_bytes = args.bytes("--device-memory", 0, 1);
   o.host_bytes = args.bytes("--host-memory", index_t{16} << 30);
   o.prefills = args.has("--prefill");
   o.captures = args.has("--graph");

@@ -103,7 +103,7 @@ Options read_options(int argc, const char* const* argv) {
   o.threads = static_cast<int>(args.count("--threads", 0, 1, 4096));
   o.dtype = support::weights_dtype(args);
   o.has_two_memories = args.has("--device-memory");
-  o.device_bytes = args.bytes("--device-memory", 0);
+  o.device_bytes = args.bytes("--device-memory", 0, 1);
   o.host_bytes = args.bytes("--host-memory", index_t{4} << 30);
   o.sets_host_bytes = args.has("--host-memory");
   o.host_dtype = support::host_dtype(args);

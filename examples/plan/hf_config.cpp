@@ -1,30 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "plan/model_source.hpp"
+#include "spectx/io/mapped_file.hpp"
 
 namespace spectx::plan {
 namespace {
 
 using nlohmann::json;
 
-constexpr std::streamoff kMaxFileBytes = 16 << 20;
+constexpr std::size_t kMaxFileBytes = 16 << 20;
 
 /// The fields of a config.json, with errors that name the file and the field.
 class Fields {
  public:
   explicit Fields(const std::string& path) : path_(path) {
-    std::ifstream file(path, std::ios::binary | std::ios::ate);
-    if (!file) throw FileError(path + ": cannot be opened");
-    const std::streamoff bytes = file.tellg();
-    if (bytes < 0) throw FileError(path + ": cannot be read");
-    if (bytes > kMaxFileBytes) throw FileError(path + ": too large for a config.json");
-    std::string text(static_cast<std::size_t>(bytes), '\0');
-    file.seekg(0);
-    if (!file.read(text.data(), bytes)) throw FileError(path + ": cannot be read");
-    fields_ = json::parse(text, nullptr, /*allow_exceptions=*/false);
+    const io::MappedFile file(path);
+    const std::span<const std::byte> bytes = file.bytes();
+    if (bytes.size() > kMaxFileBytes) throw FileError(path + ": too large for a config.json");
+    const char* const text = reinterpret_cast<const char*>(bytes.data());
+    fields_ = json::parse(text, text + bytes.size(), nullptr, /*allow_exceptions=*/false);
     if (fields_.is_discarded()) throw FileError(path + ": not JSON");
     if (!fields_.is_object()) throw FileError(path + ": not a JSON object");
   }

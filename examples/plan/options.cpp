@@ -42,6 +42,7 @@ constexpr std::array kFlags = {
     Flag{"--miss-scale", "X", "times the recorded miss rate, in the prediction; default 1"},
     Flag{"--json", "", "the same as JSON"},
     Flag{"--help", "", "this text"},
+    Flag{"-h", "", ""},
 };
 constexpr index_t kMaxDim = index_t{1} << 20;
 
@@ -114,7 +115,7 @@ PlannerConfig read_config(const Args& args, const ModelSource& model) {
   c.model = name == "exact"   ? PlannerModel::exact
             : name == "paper" ? PlannerModel::paper
                               : PlannerModel::paper_corrected;
-  c.device_bytes = args.bytes("--device-memory", index_t{80} << 30);
+  c.device_bytes = args.bytes("--device-memory", index_t{80} << 30, 1);
   c.host_bytes = args.bytes("--host-memory", index_t{128} << 30);
   c.model_bytes = model.weight_bytes;
   c.has_one_memory = args.has("--one-memory");
@@ -142,9 +143,14 @@ std::string help_text() {
 
 std::optional<Options> read_options(int argc, const char* const* argv) {
   const Args args(argc, argv, kFlags);
-  if (args.has("--help")) return std::nullopt;
+  if (args.has("--help") || args.has("-h")) return std::nullopt;
   if (args.has("--device-rate") != args.has("--link-rate")) {
     throw UsageError("--device-rate and --link-rate are given together");
+  }
+  for (const char* name : {"--host-memory", "--host-dtype"}) {
+    if (args.has("--one-memory") && args.has(name)) {
+      throw UsageError(std::string(name) + " needs two memories, not --one-memory");
+    }
   }
   if (args.has("--miss-scale") && !args.has("--link-rate")) {
     throw UsageError("--miss-scale needs --device-rate and --link-rate");

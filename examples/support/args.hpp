@@ -37,7 +37,8 @@ struct Flag {
 };
 
 /// A parsed command line: `--name value`, `--name=value` and switches. A value that looks like one
-/// of the flags must be given with `=`. Getters name the flag in their errors.
+/// of the flags must be given with `=`; only a TEXT may be empty. Getters name the flag in their
+/// errors.
 class Args {
  public:
   /// Throws UsageError for an unknown, repeated or incomplete flag and for anything else.
@@ -56,9 +57,9 @@ class Args {
   template <class Number>
   std::vector<Number> numbers(std::string_view name, std::string_view otherwise, Number min,
                               Number max) const;
-  /// Bytes: a number with K, M, G or T for powers of 1024 ("80G", "0.5G", "1GiB"), at least 0 and
-  /// below 2^62. Throws UsageError.
-  index_t bytes(std::string_view name, index_t otherwise) const;
+  /// Bytes: a number with K, M, G or T for powers of 1024 ("80G", "0.5G", "1GiB"), at least `min`
+  /// and below 2^62. Throws UsageError.
+  index_t bytes(std::string_view name, index_t otherwise, index_t min = 0) const;
   /// One of `choices`, `otherwise` without the flag. Throws UsageError.
   std::string choice(std::string_view name, std::string_view otherwise,
                      std::initializer_list<std::string_view> choices) const;
@@ -84,6 +85,7 @@ inline Args::Args(int argc, const char* const* argv, std::span<const Flag> flags
     if (flag == flags.end()) throw UsageError("unknown argument \"" + shown + "\"");
     if (has(name)) throw UsageError(shown + " is given twice");
     std::string_view value;
+    bool is_missing = false;
     if (flag->value.empty()) {
       if (equals != std::string_view::npos) throw UsageError(shown + " takes no value");
     } else if (equals != std::string_view::npos) {
@@ -91,6 +93,9 @@ inline Args::Args(int argc, const char* const* argv, std::span<const Flag> flags
     } else if (i + 1 < argc && find(argv[i + 1]) == flags.end()) {
       value = argv[++i];
     } else {
+      is_missing = true;
+    }
+    if (is_missing || (value.empty() && !flag->value.empty() && flag->value != "TEXT")) {
       throw UsageError(shown + " needs a value: " + shown + " " + std::string(flag->value));
     }
     values_.emplace(flag->name, value);
@@ -124,7 +129,7 @@ inline double Args::number(std::string_view name, double otherwise, double min, 
   return x;
 }
 
-inline index_t Args::bytes(std::string_view name, index_t otherwise) const {
+inline index_t Args::bytes(std::string_view name, index_t otherwise, index_t min) const {
   if (!has(name)) return otherwise;
   const std::string_view value = values_.at(name);
   double x = 0;
@@ -135,8 +140,9 @@ inline index_t Args::bytes(std::string_view name, index_t otherwise) const {
   const std::size_t power = unit.empty() ? 0 : kUnits.find(unit.front()) + 1;
   const double scaled = x * std::ldexp(1.0, 10 * static_cast<int>(power));
   if (error != std::errc() || unit.size() > 1 || (!unit.empty() && power == 0) ||
-      !(scaled >= 0 && scaled < 0x1p62)) {
-    refuse(name, "bytes, with K, M, G or T for powers of 1024 (such as 80G)");
+      !(scaled >= static_cast<double>(min) && scaled < 0x1p62)) {
+    const std::string least = min > 0 ? ", at least " + std::to_string(min) : "";
+    refuse(name, "bytes" + least + ", with K, M, G or T for powers of 1024 (such as 80G)");
   }
   return static_cast<index_t>(scaled);
 }

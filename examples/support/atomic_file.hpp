@@ -16,11 +16,13 @@
 
 namespace spectx::support {
 
-/// A file that appears under its name only when it is whole: written beside it, then renamed.
+/// A file that appears under its name only when it is whole: written beside it, then renamed. A
+/// link stays, and what it names is replaced.
 class AtomicFile {
  public:
-  /// Throws FileError when nothing can be written there: call it before the long work starts.
-  explicit AtomicFile(std::string path) : path_(std::move(path)) { check(); }
+  /// Throws FileError when nothing can be written there, or when a device or a pipe is there, which
+  /// a rename would do away with: call it before the long work starts.
+  explicit AtomicFile(std::string path) : path_(std::move(path)), target_(path_) { check(); }
 
   /// Calls write(std::ostream&) and puts the result in place. Throws FileError; what was there
   /// stays then.
@@ -31,7 +33,7 @@ class AtomicFile {
     write(file);
     file.close();
     std::error_code error;
-    if (file) std::filesystem::rename(name, path_, error);
+    if (file) std::filesystem::rename(name, target_, error);
     if (!file || error) {
       ::unlink(name.c_str());
       fail(error ? error.message() : "the disk may be full");
@@ -39,14 +41,20 @@ class AtomicFile {
   }
 
  private:
-  void check() const {
-    std::error_code ignored;
-    if (path_.empty() || std::filesystem::is_directory(path_, ignored)) fail("it is a folder");
+  void check() {
+    std::error_code error;
+    const auto status = std::filesystem::status(path_, error);
+    if (std::filesystem::is_directory(status)) fail("it is a folder");
+    if (std::filesystem::exists(status)) {
+      if (!std::filesystem::is_regular_file(status)) fail("it is not a regular file");
+      target_ = std::filesystem::canonical(path_, error).string();
+      if (error) fail(error.message());
+    }
     ::unlink(make_temporary().c_str());
   }
 
   std::string make_temporary() const {
-    std::string name = path_ + ".XXXXXX";
+    std::string name = target_ + ".XXXXXX";
     const int descriptor = ::mkstemp(name.data());
     if (descriptor < 0) fail(std::strerror(errno));
     ::fchmod(descriptor, 0644);
@@ -58,7 +66,8 @@ class AtomicFile {
     throw FileError(path_ + ": cannot be written: " + reason);
   }
 
-  std::string path_;
+  std::string path_;    // as it was given
+  std::string target_;  // links followed
 };
 
 }  // namespace spectx::support

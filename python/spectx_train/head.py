@@ -145,12 +145,15 @@ def umask():
 
 
 def replace_file(path, write):
-    """Calls write(temporary path), then renames: `path` is never half-written."""
-    temporary = f"{path}.{os.getpid()}.part"
+    """Calls write(temporary path), then renames: `path` is never half-written. A link stays."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path} cannot be written: it is not a regular file")
+    target = os.path.realpath(path)
+    temporary = f"{target}.{os.getpid()}.part"
     try:
         write(temporary)
         os.chmod(temporary, 0o666 & ~umask())  # safetensors makes files that their owner alone reads
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:

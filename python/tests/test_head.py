@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
+import os
 
 import pytest
 import torch
 
+from spectx_train import UserError
 from spectx_train.evaluate import select
 from spectx_train.head import Head, HeadShape, Yarn, load_head, reduce_group, rope_frequencies
-from spectx_train.head import save_head
+from spectx_train.head import replace_file, save_head
 from spectx_train.objective import Objective, parse_terms
 
 SHAPE = HeadShape(16, (0, 2), 4, 2, 8, 10000.0, 1e-5)
@@ -125,3 +127,19 @@ def test_recall_term_counts_what_is_left_out():
     scores = torch.tensor([0.0, 90, 80, 0, -10, 0]).reshape(1, 1, 1, 6)
     loss = objective.loss(scores, {"mean": attention}, torch.tensor([[5]]))
     torch.testing.assert_close(loss.item(), 0.2 + 0.3 / 2, rtol=1e-4, atol=1e-4)  # 80 is the border
+
+
+def test_an_output_takes_the_place_of_regular_files_alone(tmp_path):
+    def write(temporary):
+        with open(temporary, "w") as file:
+            file.write("new")
+
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="not a regular file"):
+        replace_file(str(tmp_path / "pipe"), write)
+    (tmp_path / "target").write_text("old")
+    os.symlink("target", tmp_path / "link")
+    replace_file(str(tmp_path / "link"), write)
+    assert os.path.islink(tmp_path / "link")
+    assert (tmp_path / "target").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe", "target"]
