@@ -29,6 +29,12 @@ refuses(2 "--context must be numbers from 1 to" ${tiny} ${trace} --context 0)
 refuses(1 "none of llama-3.1-8b" --model unknown --backend cpu ${trace})
 refuses(1 "cannot be opened" ${tiny} --trace "${FOLDER}/none.bin")
 
+refuses(1 "none/a.json: cannot be written" ${tiny} ${trace} --json "${FOLDER}/none/a.json")
+refuses(2 "must name different files" ${tiny} ${trace} --json "${FOLDER}/a" --csv "${FOLDER}/a")
+refuses(2 "--plot needs --run or --arrivals" ${tiny} ${trace} --plot "${FOLDER}/a.svg")
+refuses(2 "--skip needs --run" ${tiny} ${trace} --skip 1,1)
+refuses(2 "--misses must be 0 or from 1" ${tiny} ${trace} --misses 0.5)
+
 refuses(2 "--run must be two numbers" ${tiny} ${trace} --run 100)
 refuses(2 "--run and --arrivals exclude" ${tiny} ${trace} --run 100,100 --arrivals 2)
 refuses(2 "--requests must be numbers from 1 to" ${tiny} ${trace} --run 100,100 --requests max)

@@ -167,6 +167,11 @@ int run_command(int argc, const char* const* argv) {
     std::fputs(help_text().c_str(), stdout);
     return 0;
   }
+  for (const Options& o : sets) {  // before the weights, which take long
+    for (const std::string& path : {o.json, o.csv, o.plot}) {
+      if (!path.empty()) support::AtomicFile{path};
+    }
+  }
   const RecordedTrace trace(first.trace);
   constexpr index_t kMostSpans = index_t{1} << 18;
   std::optional<support::AtomicFile> spans_file;

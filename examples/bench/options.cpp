@@ -2,6 +2,7 @@
 #include "bench/options.hpp"
 
 #include <array>
+#include <set>
 
 #include "bench/model_shapes.hpp"
 #include "support/args.hpp"
@@ -77,6 +78,9 @@ void read_lists(const Args& args, Options& o) {
   o.hot_buffers = args.numbers<double>("--hot-buffer", "2", 1, 1024);
   o.copy_blocks = args.numbers<index_t>("--copy-blocks", "0", 0, 4096);
   o.miss_scales = args.numbers<double>("--misses", "1", 0, 1000);
+  for (const double scale : o.miss_scales) {
+    if (scale > 0 && scale < 1) throw UsageError("--misses must be 0 or from 1 to 1000");
+  }
   o.requests = words(args, "--requests", "1");
   for (const std::string& r : o.requests) {
     const bool is_number = r.find_first_not_of("0123456789") == std::string::npos;
@@ -162,6 +166,20 @@ Words words_of(const Words& first, const Words& own) {
   return all;
 }
 
+void check_together(const Args& args, const Options& o) {
+  if (!o.spans.empty() && o.has_visits()) {
+    throw UsageError("--spans is for steps at given contexts, not for --run and --arrivals");
+  }
+  if (!o.plot.empty() && !o.has_visits()) throw UsageError("--plot needs --run or --arrivals");
+  if (args.has("--skip") && !o.is_run) throw UsageError("--skip needs --run");
+  std::set<std::string> files;
+  for (const std::string& file : {o.json, o.csv, o.plot, o.spans}) {
+    if (!file.empty() && !files.insert(file).second) {
+      throw UsageError("--json, --csv, --plot and --spans must name different files");
+    }
+  }
+}
+
 Options read_set(const Args& args) {
   Options o;
   o.wants_help = args.has("--help") || args.has("-h");
@@ -193,9 +211,7 @@ Options read_set(const Args& args) {
   o.csv = args.text("--csv");
   o.plot = args.text("--plot");
   o.spans = args.text("--spans");
-  if (!o.spans.empty() && o.has_visits()) {
-    throw UsageError("--spans is for steps at given contexts, not for --run and --arrivals");
-  }
+  check_together(args, o);
   return o;
 }
 

@@ -17,7 +17,7 @@ class Reader {
  public:
   explicit Reader(const std::string& path) : path_(path) {
     std::ifstream file(path, std::ios::binary);
-    if (!file) throw FileError(path + ": cannot be opened");
+    if (!file) throw FileError(path + ": cannot be opened: name it by --trace");
     bytes_.assign(std::istreambuf_iterator<char>(file), {});
   }
   void expect(std::string_view magic) {
