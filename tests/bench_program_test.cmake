@@ -35,6 +35,13 @@ refuses(2 "--plot needs --run or --arrivals" ${tiny} ${trace} --plot "${FOLDER}/
 refuses(2 "--skip needs --run" ${tiny} ${trace} --skip 1,1)
 refuses(2 "--misses must be 0 or from 1" ${tiny} ${trace} --misses 0.5)
 
+if(EXISTS /dev/full)
+  execute_process(COMMAND "${BENCH}" --help OUTPUT_FILE /dev/full RESULT_VARIABLE result ERROR_VARIABLE err)
+  if(NOT result EQUAL 1 OR NOT err MATCHES "^spectx-bench: standard output cannot be written\n$")
+    message(SEND_ERROR "a full disk: exit code ${result}: ${err}")
+  endif()
+endif()
+
 refuses(2 "--run must be two numbers" ${tiny} ${trace} --run 100)
 refuses(2 "--run and --arrivals exclude" ${tiny} ${trace} --run 100,100 --arrivals 2)
 refuses(2 "--requests must be numbers from 1 to" ${tiny} ${trace} --run 100,100 --requests max)

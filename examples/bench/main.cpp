@@ -9,8 +9,8 @@
 #include "bench/recycled_memory.hpp"
 #include "bench/server.hpp"
 #include "spectx/io/gguf.hpp"
-#include "support/args.hpp"
 #include "support/atomic_file.hpp"
+#include "support/program.hpp"
 
 namespace spectx::bench {
 namespace {
@@ -72,10 +72,10 @@ class Output {
   }
   void add(Record record) {
     std::fputs(markdown_row(record).c_str(), stdout);
-    std::fflush(stdout);
     records_.push_back(std::move(record));
     if (json_) json_->replace([&](std::ostream& out) { write_json(machine_, records_, out); });
     if (csv_) csv_->replace([&](std::ostream& out) { write_csv(machine_, records_, out); });
+    support::flush_output();
   }
   void finish() const { std::fputs(markdown_parts(records_).c_str(), stdout); }
 
@@ -133,10 +133,10 @@ void serve_all(const Bench& bench, const Machine& machine) {
                            .skip_after = o.skip.low,
                            .skipped = o.skip.high}));
       std::fputs(markdown(all.back()).c_str(), stdout);
-      std::fflush(stdout);
       if (json) json->replace([&](std::ostream& out) { write_json(machine, all, out); });
       if (csv) csv->replace([&](std::ostream& out) { write_csv(all, out); });
       if (plot) plot->replace([&](std::ostream& out) { write_plot(all, out); });
+      support::flush_output();
       std::fprintf(stderr, "%.1f s\n", seconds_since(start));
     }
   }

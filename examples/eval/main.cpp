@@ -11,8 +11,8 @@
 #include "eval/texts.hpp"
 #include "eval/worker.hpp"
 #include "llama/tokenizer_config.hpp"
-#include "support/args.hpp"
 #include "support/atomic_file.hpp"
+#include "support/program.hpp"
 #include "support/progress.hpp"
 
 namespace spectx::eval {
@@ -160,7 +160,7 @@ void Program::run() {
   for (const index_t length : options().lengths) {
     evaluate(length);
     std::fputs(table(report_.lengths.back(), options()).c_str(), stdout);
-    if (std::fflush(stdout) != 0) throw FileError("standard output cannot be written");
+    support::flush_output();
   }
 }
 

@@ -11,10 +11,10 @@
 #include "generate/report.hpp"
 #include "llama/tokenizer_config.hpp"
 #include "spectx/host_memory.hpp"
-#include "support/args.hpp"
 #include "support/atomic_file.hpp"
 #include "support/backend.hpp"
 #include "support/head_notes.hpp"
+#include "support/program.hpp"
 #include "support/progress.hpp"
 #include "support/trace_recorder.hpp"
 

@@ -2,20 +2,15 @@
 #include <iostream>
 
 #include "plan/report.hpp"
+#include "support/program.hpp"
 
 namespace {
-
-void check_output() {
-  std::cout.flush();
-  if (!std::cout) throw spectx::Error("standard output cannot be written");
-}
 
 int plan(int argc, const char* const* argv) {
   using namespace spectx;
   const auto options = plan::read_options(argc, argv);
   if (!options) {
     std::cout << plan::help_text();
-    check_output();
     return 0;
   }
   try {
@@ -29,7 +24,6 @@ int plan(int argc, const char* const* argv) {
                 (is_device ? "--device-memory" : "--host-memory") +
                 " or a smaller --length, --budget or --hot-buffer");
   }
-  check_output();
   return 0;
 }
 

@@ -4,12 +4,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <exception>
 #include <initializer_list>
-#include <iostream>
 #include <limits>
 #include <map>
-#include <new>
 #include <optional>
 #include <span>
 #include <sstream>
@@ -229,23 +226,6 @@ inline std::string describe(std::span<const Flag> flags) {
     lines += "\n";
   }
   return lines;
-}
-
-/// Runs `body() -> int` and turns what it throws into one line on standard error and an exit code:
-/// 2 for a UsageError, 1 for everything else.
-template <class Body>
-int run_program(std::string_view name, Body&& body) {
-  try {
-    return body();
-  } catch (const UsageError& error) {
-    std::cerr << name << ": " << error.what() << " (see " << name << " --help)\n";
-    return 2;
-  } catch (const std::bad_alloc&) {
-    std::cerr << name << ": not enough memory\n";
-  } catch (const std::exception& error) {
-    std::cerr << name << ": " << error.what() << "\n";
-  }
-  return 1;
 }
 
 }  // namespace spectx::support
