@@ -19,7 +19,7 @@ TEST_CASE("A step is compared with the calm steps on its two sides") {
   steps[31] = {22, kMoveEnds};
   steps[5] = {11, 0};
   const std::vector<Disturbance> all = disturbances(steps);
-  REQUIRE(all.size() == 4);  // nothing, a move ends, a request joins, one leaves
+  REQUIRE(all.size() == 5);  // nothing, any change, a move ends, a request joins, one leaves
   const auto of = [&](unsigned cause) {
     return *std::find_if(all.begin(), all.end(),
                          [&](const Disturbance& d) { return d.cause == cause; });
@@ -27,6 +27,10 @@ TEST_CASE("A step is compared with the calm steps on its two sides") {
   REQUIRE(of(0).steps == 37);
   REQUIRE(of(0).longer == 0);
   REQUIRE(of(0).worst == 1.1);
+  REQUIRE(of(0).p99 == 1);
+  REQUIRE(of(kChanges).steps == 3);
+  REQUIRE(of(kChanges).longer == 1);
+  REQUIRE(of(kChanges).median == 1.1);
   REQUIRE(of(kJoins).worst == 1);
   REQUIRE(of(kMoveEnds).steps == 2);
   REQUIRE(of(kMoveEnds).longer == 1);

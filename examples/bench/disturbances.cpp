@@ -31,26 +31,32 @@ std::vector<double> neighbours_ms(const std::vector<StepTime>& steps) {
 std::vector<Disturbance> disturbances(const std::vector<StepTime>& steps) {
   constexpr double kLonger = 1.2;
   const std::vector<double> usual = neighbours_ms(steps);
-  std::vector<Disturbance> all(1 + kNumCauses);
-  for (int bit = 0; bit < kNumCauses; ++bit) {
-    all[static_cast<std::size_t>(bit) + 1].cause = 1U << bit;
-  }
-  for (std::size_t n = 0; n < steps.size(); ++n) {
-    if (usual[n] == 0) continue;
-    const double ratio = steps[n].ms / usual[n];
-    for (Disturbance& d : all) {
-      if (d.cause == 0 ? steps[n].causes != 0 : (steps[n].causes & d.cause) == 0) continue;
-      ++d.steps;
-      d.longer += ratio >= kLonger ? 1 : 0;
-      if (ratio > d.worst) d.at = static_cast<index_t>(n);
-      d.worst = std::max(d.worst, ratio);
+  std::vector<Disturbance> all = {{.cause = 0}, {.cause = kChanges}};
+  for (int bit = 0; bit < kNumCauses; ++bit) all.push_back({.cause = 1U << bit});
+  for (Disturbance& d : all) {
+    std::vector<double> ratios;
+    for (std::size_t n = 0; n < steps.size(); ++n) {
+      const bool is_beside = d.cause == 0 ? steps[n].causes == 0 : (steps[n].causes & d.cause) != 0;
+      if (!is_beside || usual[n] == 0) continue;
+      ratios.push_back(steps[n].ms / usual[n]);
+      d.longer += ratios.back() >= kLonger ? 1 : 0;
+      if (ratios.back() > d.worst) d.at = static_cast<index_t>(n);
+      d.worst = std::max(d.worst, ratios.back());
     }
+    d.steps = static_cast<index_t>(ratios.size());
+    std::sort(ratios.begin(), ratios.end());
+    const auto at = [&](std::size_t percent) {
+      return ratios[(ratios.size() - 1) * percent / 100];
+    };
+    if (!ratios.empty()) d.median = at(50);
+    if (!ratios.empty()) d.p99 = at(99);
   }
   std::erase_if(all, [](const Disturbance& d) { return d.steps == 0; });
   return all;
 }
 
 std::string causes_text(unsigned causes) {
+  if (causes == kChanges) return "any change";
   std::string text;
   for (int bit = 0; bit < kNumCauses; ++bit) {
     if ((causes >> bit & 1U) == 0) continue;

@@ -11,6 +11,7 @@
 #include "spectx/io/gguf.hpp"
 #include "support/atomic_file.hpp"
 #include "support/program.hpp"
+#include "support/stop_signal.hpp"
 
 namespace spectx::bench {
 namespace {
@@ -124,6 +125,7 @@ void serve_all(const Bench& bench, const Machine& machine) {
   for (Case c : cases_of(o, o.arrivals.prompt.low)) {
     for (const std::string& requests : o.requests) {
       if (o.seconds > 0 && seconds_since(start) > o.seconds) continue;
+      if (support::StopSignal::is_asked()) return;
       c.requests = std::stoll(requests);
       all.push_back(serve(bench, c, visits_for(o, c.requests),
                           {.starts_together = o.arrivals.count == 0,
@@ -218,6 +220,7 @@ int run_command(int argc, const char* const* argv) {
       std::find_if(sets.begin(), sets.end(), [](const Options& o) { return o.has_visits(); });
   if (visited != sets.end()) start_up = start_up_of(bench_of(*visited));
   for (const Options& o : sets) {
+    if (support::StopSignal::is_asked()) break;
     const Bench bench = bench_of(o);
     const Machine machine = machine_of(o, chosen, bench.cap);
     o.has_visits() ? serve_all(bench, machine) : measure_all(bench, machine);

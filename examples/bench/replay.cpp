@@ -11,6 +11,7 @@ Replay::Replay(Backend& backend, const RecordedTrace& trace, const ReplayShape& 
       trace_(trace),
       shape_(shape),
       stream_(backend.make_stream()),
+      threads_(backend.runs_at_call() ? 1 : kThreads),
       ids_(backend.memories().device, bytes_of(shape, max_requests)) {
   for (index_t i = 0; i < kSteps; ++i) {
     staged_.push_back({Buffer(backend.memories().host, ids_.bytes()),
@@ -29,16 +30,26 @@ Replay::~Replay() {
   }
 }
 
+void Replay::choose(const ScheduledItem& item, std::int32_t* ids) const {
+  for (index_t head = 0; head < shape_.kv_heads; ++head, ids += shape_.selection.budget) {
+    scaled_selection(trace_, shape_, item.request.value, head, item.first + item.rows, ids);
+  }
+}
+
 void Replay::stage(const Batch& batch, StreamView stream) {
   Staged& staged = staged_[next_];
   next_ = (next_ + 1) % staged_.size();
   while (!backend_.is_done(staged.read)) std::this_thread::yield();
-  auto* to = reinterpret_cast<std::int32_t*>(staged.host.data());
-  for (const ScheduledItem& item : batch.items) {
-    for (index_t head = 0; head < shape_.kv_heads; ++head, to += shape_.selection.budget) {
-      scaled_selection(trace_, shape_, item.request.value, head, item.first + item.rows, to);
-    }
-  }
+  struct Work {
+    const Replay& replay;
+    std::span<const ScheduledItem> items;
+    std::byte* ids;
+  } work{*this, batch.items, staged.host.data()};
+  threads_.run(static_cast<index_t>(batch.items.size()), &work, [](void* all, index_t i, int) {
+    const Work& w = *static_cast<const Work*>(all);
+    auto* const ids = reinterpret_cast<std::int32_t*>(w.ids + i * bytes_of(w.replay.shape_, 1));
+    w.replay.choose(w.items[static_cast<std::size_t>(i)], ids);
+  });
   backend_.copy(staged.device.data(), staged.host.data(), bytes_of(batch), stream_);
   backend_.record(staged.sent, stream_);
   backend_.wait(stream, staged.sent);

@@ -5,6 +5,9 @@
 #include <chrono>
 #include <thread>
 
+#include "support/progress.hpp"
+#include "support/stop_signal.hpp"
+
 namespace spectx::bench {
 
 using Clock = std::chrono::steady_clock;
@@ -21,6 +24,7 @@ Server::Server(const Bench& bench, const Case& c, const std::vector<Visit>& visi
               engine_config(bench, c, longest(visits)), bench.memories),
       stamps_(backend_, config.sample_steps),
       turns_{backend_.make_event(), backend_.make_event()},
+      step_may_begin_(backend_.make_event()),
       before_(static_cast<std::size_t>(c.requests)) {
   note_plan();
   make_replay();
@@ -36,9 +40,12 @@ void Server::run() {
   constexpr int kMostIdle = 1000;
   const auto start = Clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
+  const support::StopSignal stop;
+  support::Progress progress(timeline_.kind, "tokens", tokens_of(visits_));
   for (int idle = 0; !is_done(); ++number_) {
-    if (config_.seconds > 0 && seconds() > config_.seconds) {
-      timeline_.error = "cut off: its time was over";
+    const bool is_over = config_.seconds > 0 && seconds() > config_.seconds;
+    if (is_over || stop.is_asked()) {
+      timeline_.error = is_over ? "cut off: its time was over" : "cut off: it was told to end";
       break;
     }
     Event& turn_event = turns_[static_cast<std::size_t>(number_ % 2)];
@@ -47,7 +54,7 @@ void Server::run() {
     turn_ = {};
     turn_.is_after_pause = idle > 0;
     const Event& before = turns_[static_cast<std::size_t>((number_ + 1) % 2)];
-    if (number_ > 0 && !backend_.runs_at_call() && backend_.is_done(before)) cause(kHostLate);
+    note_if_late(before);
     leave();
     admit();
     resume();
@@ -55,14 +62,20 @@ void Server::run() {
     stamps_.begin(engine_.stream());
     turn_.has_prompt = add_prompt();
     turn_.has_skip = !turn_.has_prompt && skip();
-    if (turn_.has_prompt || turn_.has_skip) stamps_.middle(engine_.stream());
+    const bool is_first = !turn_.has_prompt && !turn_.has_skip;
+    if (!is_first) stamps_.middle(engine_.stream());
     join_and_warm();
+    if (!is_first) backend_.record(step_may_begin_, engine_.stream());
     turn_.has_step = has_started_ && !turn_.has_skip && step();
-    if (turn_.has_step) stamps_.end(engine_.stream());
+    if (turn_.has_step) {
+      note_if_late(is_first ? before : step_may_begin_);
+      stamps_.end(engine_.stream());
+    }
     backend_.record(turn_event, engine_.stream());
-    if (turn_.has_prompt || turn_.has_skip || turn_.has_step) {
+    if (!is_first || turn_.has_step) {
       idle = 0;
       end_turn();
+      progress.update(made_);
     } else {
       wait_for_change();
       if (++idle == kMostIdle) throw Error("the planner admits fewer requests at once");
@@ -208,7 +221,9 @@ bool Server::skip() {
   engine_.settle();
   skips_left_ -= count;
   for (Guest& guest : guests_) guest.tokens += guest.phase == Phase::taking_part ? count : 0;
-  timeline_.skipped_tokens += count * static_cast<index_t>(engine_.requests().size());
+  const index_t tokens = count * static_cast<index_t>(engine_.requests().size());
+  timeline_.skipped_tokens += tokens;
+  made_ += tokens;
   return true;
 }
 
@@ -220,6 +235,7 @@ bool Server::step() {
   if (engine_.num_graphs() > graphs) cause(kCaptures);
   for (Guest& guest : guests_) guest.tokens += guest.phase == Phase::taking_part ? 1 : 0;
   turn_.tokens = static_cast<index_t>(engine_.requests().size());
+  made_ += turn_.tokens;
   ++steps_;
   return true;
 }

@@ -69,6 +69,7 @@ class Server {
   void wait_for_change();
   // Notes:
   void note_plan();
+  void note_if_late(const Event& ahead);
   void end_turn();
   void note_moves();
   void note_report();
@@ -91,12 +92,14 @@ class Server {
   std::optional<Replay> replay_;
   StepStamps stamps_;
   std::array<Event, 2> turns_;
+  Event step_may_begin_;  // in a turn in which something else is first
   std::size_t next_visit_ = 0;
   std::deque<Waiting> waiting_;
   std::vector<Guest> guests_;
   Turn turn_;
   index_t number_ = 0;  // of the turn
   index_t steps_ = 0;
+  index_t made_ = 0;            // tokens, with those that were filled in
   index_t skips_left_ = 0;      // tokens
   index_t skipped_at_ = 0;      // step
   bool has_started_ = false;    // all prompts that steps wait for are there

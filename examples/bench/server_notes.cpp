@@ -13,6 +13,11 @@ void Server::end_turn() {
   if (stamps_.is_full()) send_stamps();
 }
 
+/// Whether the device had done what it was given before.
+void Server::note_if_late(const Event& ahead) {
+  if (number_ > 0 && !backend_.runs_at_call() && backend_.is_done(ahead)) cause(kHostLate);
+}
+
 void Server::note_moves() {
   for (const RequestNeed& need : engine_.pool().needs()) {
     Before& before = before_[static_cast<std::size_t>(need.request.value)];

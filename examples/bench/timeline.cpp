@@ -69,6 +69,8 @@ Json disturbances_json(const std::vector<StepTime>& steps) {
     all.push_back({{"cause", causes_text(d.cause)},
                    {"steps", d.steps},
                    {"longer", d.longer},
+                   {"median_ratio", d.median},
+                   {"p99_ratio", d.p99},
                    {"worst_ratio", d.worst},
                    {"at_step", d.at}});
   }
@@ -199,12 +201,14 @@ std::string markdown(const Timeline& t) {
                gb(m.planned) + " (" + gb(m.scratch) + "), " + gb(m.own));
   text += line("taken beside what was counted", printed("%+.3f %%", 100 * m.uncounted()));
   text +=
-      "\n| beside a step | steps | 1.2 x their neighbours or longer | worst ratio | at step "
-      "|\n|---|---|---|---|---|\n";
+      "\n| beside a step | steps | 1.2 x their neighbours or longer | median, p99, worst ratio | "
+      "at "
+      "step |\n|---|---|---|---|---|\n";
   for (const Disturbance& d : disturbances(t.steps)) {
     text += "| " + causes_text(d.cause) + " | " + std::to_string(d.steps) + " | " +
-            std::to_string(d.longer) + " | " + printed("%.2f", d.worst) + " | " +
-            std::to_string(d.at) + " |\n";
+            std::to_string(d.longer) + " | " + printed("%.2f, ", d.median) +
+            printed("%.2f, ", d.p99) + printed("%.2f", d.worst) + " | " + std::to_string(d.at) +
+            " |\n";
   }
   return text;
 }

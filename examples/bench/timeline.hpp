@@ -26,6 +26,9 @@ enum Cause : unsigned {
   kHostLate = 4096    // the device had nothing to do until the host gave it the step
 };
 inline constexpr int kNumCauses = 13;
+/// Those that a batch brings about by growing, coming and going; the others are the benchmark's own
+/// or the host's.
+inline constexpr unsigned kChanges = 1023;
 const char* cause_name(int bit) noexcept;
 
 /// One step of all requests that take part, on the device's clock, from the end of the step before.
@@ -104,19 +107,20 @@ struct Timeline {
   }
 };
 
-/// How much longer than its neighbours the worst step beside a cause was.
+/// How much longer than their neighbours the steps beside a cause were.
 struct Disturbance {
-  unsigned cause = 0;  // one bit; 0: no cause is known
-  index_t steps = 0;   // with it
-  index_t longer = 0;  // of them, 1.2 times and more
-  double worst = 0;    // ratio
-  index_t at = 0;      // that step
+  unsigned cause = 0;                     // one bit; kChanges: any of these; 0: no cause is known
+  index_t steps = 0;                      // with it
+  index_t longer = 0;                     // of them, 1.2 times and more
+  double median = 0, p99 = 0, worst = 0;  // ratios
+  index_t at = 0;                         // the worst step
 };
 
 /// Times of a step's neighbours, the longer of two medians: of the eight steps without a cause
 /// nearest to it on either side. [steps], 0 where there is none.
 std::vector<double> neighbours_ms(const std::vector<StepTime>& steps);
-/// A step with several causes counts for each. First that without a cause.
+/// A step with several causes counts for each. First those without a cause, then those beside any
+/// change: what a change adds is the difference to what steps do by themselves.
 std::vector<Disturbance> disturbances(const std::vector<StepTime>& steps);
 /// Causes by name, for a reader.
 std::string causes_text(unsigned causes);

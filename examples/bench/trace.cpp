@@ -81,13 +81,21 @@ std::vector<std::int32_t> next_step(Reader& file, const std::vector<std::int32_t
   return step;
 }
 
-/// A place below `places` for any number. When places become more by one, only some of the numbers
-/// of one place change theirs, for the new one (linear hashing).
-index_t place_of(index_t number, index_t places) {
-  const auto half = static_cast<index_t>(std::bit_floor(static_cast<std::uint64_t>(places)));
-  const index_t place = number % (2 * half);
-  return place < places ? place : number % half;
-}
+/// Places below `count` for numbers. When places become more by one, only some of the numbers of
+/// one place change theirs, for the new one (linear hashing).
+class Places {
+ public:
+  explicit Places(index_t count)
+      : count_(count),
+        half_(static_cast<index_t>(std::bit_floor(static_cast<std::uint64_t>(count)))) {}
+  index_t of(index_t number) const noexcept {
+    const index_t place = number & (2 * half_ - 1);
+    return place < count_ ? place : number & (half_ - 1);
+  }
+
+ private:
+  index_t count_, half_;
+};
 
 /// Rows below `end`, as bits.
 class RowSet {
@@ -100,6 +108,18 @@ class RowSet {
     size_ += has(row) ? 0 : 1;
     words_[static_cast<std::size_t>(row / 64)] |= bit(row);
   }
+  /// The rows [begin, begin + count), or as many of them as it lacks of `most`.
+  void add_block(index_t begin, index_t count, index_t most) {
+    const index_t offset = begin % 64;
+    if (offset + count < 64 && size_ + count <= most) {  // the usual case, at once
+      std::uint64_t& word = words_[static_cast<std::size_t>(begin / 64)];
+      const std::uint64_t added = (((std::uint64_t{1} << count) - 1) << offset) & ~word;
+      word |= added;
+      size_ += std::popcount(added);
+      return;
+    }
+    for (index_t row = begin; row < begin + count && size_ < most; ++row) add(row);
+  }
   void remove(index_t row) {
     size_ -= has(row) ? 1 : 0;
     words_[static_cast<std::size_t>(row / 64)] &= ~bit(row);
@@ -107,8 +127,12 @@ class RowSet {
   /// Writes them, ascending; the end of what was written.
   std::int32_t* write(std::int32_t* to) const {
     for (std::size_t w = 0; w < words_.size(); ++w) {
-      for (std::uint64_t left = words_[w]; left != 0; left &= left - 1) {
-        *to++ = static_cast<std::int32_t>(w) * 64 + std::countr_zero(left);
+      for (std::uint64_t left = words_[w]; left != 0;) {  // run by run
+        const int begin = std::countr_zero(left);
+        const int count = std::countr_one(left >> begin);
+        const auto row = static_cast<std::int32_t>(w) * 64 + begin;
+        for (int i = 0; i < count; ++i) *to++ = row + i;
+        left = begin + count == 64 ? 0 : left >> (begin + count) << (begin + count);
       }
     }
     return to;
@@ -183,13 +207,12 @@ void scaled_selection(const RecordedTrace& trace, const ReplayShape& shape, inde
   const index_t end = length - rule.recent_window;
   const index_t wanted = rule.budget - rule.sinks - rule.recent_window;
   const index_t block = std::max<index_t>(1, (wanted + trace.budget() - 1) / trace.budget());
-  const index_t blocks = (end - first) / block;
+  const Places places((end - first) / block);
   const auto& recorded =
       trace.at((head + request * shape.kv_heads) % trace.heads(), length + request * kPhase);
   RowSet taken(end);
   for (auto id = recorded.rbegin(); id != recorded.rend() && taken.size() < wanted; ++id) {
-    const index_t begin = first + place_of(*id, blocks) * block;
-    for (index_t j = 0; j < block && taken.size() < wanted; ++j) taken.add(begin + j);
+    taken.add_block(first + places.of(*id) * block, block, wanted);
   }
   for (index_t id = first; taken.size() < wanted; ++id) taken.add(id);  // the same in all steps
   if (shape.random_share > 0) {

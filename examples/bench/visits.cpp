@@ -32,4 +32,10 @@ index_t longest(const std::vector<Visit>& visits) {
   return most;
 }
 
+index_t tokens_of(const std::vector<Visit>& visits) {
+  index_t tokens = 0;
+  for (const Visit& visit : visits) tokens += visit.output;
+  return tokens;
+}
+
 }  // namespace spectx::bench

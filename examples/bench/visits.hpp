@@ -37,5 +37,7 @@ inline std::vector<Visit> same_visits(index_t count, index_t prompt, index_t out
 }
 /// The longest that one of them becomes.
 index_t longest(const std::vector<Visit>& visits);
+/// That they make, all together.
+index_t tokens_of(const std::vector<Visit>& visits);
 
 }  // namespace spectx::bench

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <csignal>
+
+namespace spectx::support {
+
+/// While it lives, a first SIGTERM or SIGINT asks to end instead of ending the program: `timeout`
+/// sends one. A second one ends it. One at a time.
+class StopSignal {
+ public:
+  StopSignal() noexcept {
+    is_asked_ = 0;
+    for (const int signal : {SIGTERM, SIGINT}) std::signal(signal, note);
+  }
+  StopSignal(const StopSignal&) = delete;
+  StopSignal& operator=(const StopSignal&) = delete;
+  ~StopSignal() {
+    for (const int signal : {SIGTERM, SIGINT}) std::signal(signal, SIG_DFL);
+  }
+  static bool is_asked() noexcept { return is_asked_ != 0; }
+
+ private:
+  static void note(int signal) {
+    is_asked_ = 1;
+    std::signal(signal, SIG_DFL);
+  }
+  static inline volatile std::sig_atomic_t is_asked_ = 0;
+};
+
+}  // namespace spectx::support
