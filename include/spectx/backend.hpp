@@ -71,53 +71,6 @@ struct AppendRowsArgs {
   index_t max_length = 0;
 };
 
-/// For every item that selects, KV head and cached token n in [1, first]: the log weight
-/// q.k_n * scale - log_sum, log_sum over those tokens, reduced over the group's query heads (max,
-/// or the log of the mean weight) and by max over the item's lead rows. Token 0 gets -infinity.
-struct ScoreArgs {
-  TensorView q;  // [leads, query_heads, k_dim]
-  KVView keys;   // K only
-  const Batch* batch = nullptr;
-  GroupReduce reduce = GroupReduce::max;
-  float scale = 1;
-  TensorView log_sum;  // [leads, query_heads] f32, written
-  TensorView scores;   // [items, kv_heads, max_length] f32, written
-};
-/// Exact top-k: sinks, the best of the middle, the window; ids ascend; ties go to the lower id; NaN
-/// ranks below every number. Items that do not select get kAllTokens.
-struct TopKArgs {
-  TensorView scores;  // [items, head_kv_heads, max_length] f32
-  const Batch* batch = nullptr;
-  SelectionConfig rule;
-  Array<const std::int32_t> budgets{};          // [items] in place of rule.budget; 0: no change
-  Array<const std::int32_t> head_of_kv_head{};  // [kv_heads] row of scores that serves a KV head
-  Selection out;                                // ids and counts written
-  std::int32_t* saw_nan = nullptr;              // [1], set to 1 and never cleared
-};
-/// coverage = the selection's softmax mass of each query head; min and mean over the group; 1 where
-/// everything is read.
-struct CoverageArgs {
-  TensorView q;  // [leads, query_heads, k_dim]
-  KVView keys;
-  const Batch* batch = nullptr;
-  float scale = 1;
-  TensorView log_sum;                   // [leads, query_heads] f32, of score
-  Array<const std::int32_t> budgets{};  // [items], of top_k; 0: no change
-  Array<const std::int32_t> head_of_kv_head{};
-  Selection selection;  // coverage written
-};
-/// ring[request, position % ring_rows] = rows, for the last ring_rows rows of every item.
-struct StoreRingArgs {
-  TensorView rows;  // [rows, width]
-  const Batch* batch = nullptr;
-  TensorView ring;  // [max_requests, ring_rows, width]
-};
-/// out[lead] = ring[request, (first position of its item - 1) % ring_rows]; zeros for position 0.
-struct LoadRingArgs {
-  TensorView ring;
-  const Batch* batch = nullptr;
-  TensorView out;  // [leads, width]
-};
 /// Compares the selection with the slot map, for the items that select: every id gets a slot. The
 /// i-th missing id in ascending order takes the i-th slot of (free ones ascending, then the oldest
 /// by last_used, ties to the lower slot). Slots of this selection and, in a request with offloaded
@@ -183,8 +136,9 @@ struct StreamOptions {
   bool high_priority = false;
 };
 
-/// The one seam between components and hardware. Operations are asynchronous on `stream`, allocate
-/// nothing once warm, and expect arguments that the components have checked. Not thread-safe.
+/// The one seam between components and hardware. Operations are asynchronous on `stream` and expect
+/// arguments that the components have checked. Their scratch memory grows at the first call that
+/// needs more (OutOfMemory) and is kept: shapes seen before allocate nothing. Not thread-safe.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -229,7 +183,7 @@ class Backend {
   /// Writes the device's time in nanoseconds when the stream reaches this point.
   virtual void stamp(std::uint64_t* device_ns, StreamView) = 0;
   virtual Memories memories() = 0;
-  /// Device memory that the operations of a loop take beside their arguments, at most.
+  /// Device memory that the scratch of a loop comes to, at most.
   virtual index_t scratch_bytes(const ScratchShape& shape) const noexcept = 0;
   /// The host's memory is the device's: every group stays resident and there is no host tier.
   virtual bool has_one_memory() const noexcept = 0;

@@ -33,16 +33,16 @@ struct CpuOptions {
   TraceSink trace{};
 };
 
-/// Every operation on the cores of this machine. Streams run at the call; activations are f32.
-/// Owns its threads and scratch memory, which grows at the first call that needs more (OutOfMemory)
-/// and is kept. Not thread-safe.
+/// Every operation on the cores of this machine. Streams run at the call; activations are f32. Owns
+/// its threads and its scratch, which is the host's memory; what Eigen packs products of more than
+/// 8 rows into is malloc's, for the call. Not thread-safe.
 class CpuBackend : public Backend {
  public:
   explicit CpuBackend(const CpuOptions& options)
       : options_(options),
         device_(Tier::device),
         host_(Tier::host),
-        context_(options.threads, options.parallel_for, device_) {}
+        context_(options.threads, options.parallel_for, host_) {}
 
   void embed(const EmbedArgs& a, StreamView) override {
     const TraceSpan span(options_.trace, "CpuBackend::embed");
@@ -151,7 +151,7 @@ class CpuBackend : public Backend {
   }
 
   Memories memories() override { return {device_, options_.two_memories ? host_ : device_}; }
-  index_t scratch_bytes(const ScratchShape&) const noexcept override { return 0; }  // the heap's
+  index_t scratch_bytes(const ScratchShape&) const noexcept override { return 0; }
   bool has_one_memory() const noexcept override { return !options_.two_memories; }
   bool runs_at_call() const noexcept override { return true; }
   DType compute_dtype(DType) const noexcept override { return DType::f32; }

@@ -30,9 +30,8 @@ int device_count() noexcept;
 /// pinned and mapped, so that kernels reach it by the same address. Page addresses and row strides
 /// that are multiples of 16 bytes are read fastest. Heads of up to 256 dims.
 ///
-/// Each stream has a scratch memory that grows at the first call that needs more, which waits for
-/// the stream; a call of the same shapes as one before allocates nothing. Destroying a stream waits
-/// for it.
+/// Each stream has a scratch memory of its own; a call that makes it grow waits for the stream.
+/// Destroying a stream waits for it.
 ///
 /// Operations can be captured in a CUDA graph, in any mode, on a stream that has been used before.
 /// Such a graph uses the stream's scratch: launch it on the same stream, and destroy it before the
