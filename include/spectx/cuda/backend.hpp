@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "spectx/backend.hpp"
 
@@ -11,7 +12,7 @@ namespace spectx::cu {
 /// shows at a later call and makes every one after it fail too.
 class CudaError : public Error {
  public:
-  using Error::Error;
+  explicit CudaError(const std::string& what) : Error(what, ErrorCode::device) {}
 };
 
 struct CudaOptions {
