@@ -89,6 +89,20 @@ TEST_CASE("predicted bytes are the bytes that are allocated") {
   REQUIRE(counter.live == 0);
 }
 
+TEST_CASE("the components take all their bytes from the memories that the pool was given") {
+  const auto backend = make_backend({.threads = 1, .two_memories = true});
+  AllocationCounter counter;
+  LimitedMemory device(backend->memories().device, Tier::device, counter);
+  LimitedMemory host(backend->memories().host, Tier::host, counter);
+  const toy::Model sizes(*backend, 1);
+  PlannerConfig config = config_of(sizes);
+  config.force_host_tier = true;
+  MemoryPlanner planner(sizes.shape, config);
+  const ToyLoop loop(*backend, planner.pool_plan(), {device, host});
+  REQUIRE(device.held_bytes() == planner.predict({}).device_own());
+  REQUIRE(host.held_bytes() == loop.pool.layout().host_figure_bytes() + 4);  // the head's NaN flag
+}
+
 TEST_CASE("predicted use is what requests hold, wherever they are") {
   const auto backend = make_backend({.threads = 1, .two_memories = true});
   const toy::Model sizes(*backend, 1);

@@ -68,6 +68,7 @@ class KVPool {
   /// One entry an open request; valid until the next call that changes one.
   std::span<const RequestNeed> needs() const noexcept { return needs_; }
   PoolStats stats() const;
+  Memories memories() const noexcept { return memories_; }
   const ModelShape& shape() const noexcept { return shape_; }
   const PoolPlan& plan() const noexcept { return plan_; }
   const PoolLayout& layout() const noexcept { return layout_; }
@@ -143,6 +144,7 @@ class KVPool {
   void resume(RequestId request, StreamView stream);
 
   Backend& backend_;
+  Memories memories_;
   ModelShape shape_;
   PoolPlan plan_;
   PoolLayout layout_;

@@ -18,7 +18,7 @@ struct PipelineConfig {
 /// step lists; the only writer of the slot map. Not thread-safe.
 class PrefetchPipeline {
  public:
-  /// Allocates from the backend's device memory. Throws OutOfMemory.
+  /// Allocates from the pool's memories. Throws OutOfMemory.
   PrefetchPipeline(Backend& backend, KVPool& pool, const PipelineConfig& config);
   PrefetchPipeline(PrefetchPipeline&&) = delete;
   /// Blocks until every transfer is done.

@@ -41,8 +41,8 @@ struct HeadWeights {
 enum class SelectionLevel : std::uint8_t { head, batch };
 
 struct HeadConfig {
-  /// Over the query heads of a KV head, then, at batch level, over the KV heads; empty: the
-  /// weights'
+  /// Over the query heads of a KV head, then, at batch level, over the KV heads; empty: as the
+  /// weights say
   std::optional<GroupReduce> reduce{};
   SelectionLevel level = SelectionLevel::head;
   bool measures_coverage = true;  // false: only where a guard needs it; else it is empty

@@ -7,7 +7,7 @@ namespace spectx {
 
 /// The stream on whose behalf a span runs: one lane each in a trace. Spans of calls are of the
 /// first two.
-enum class TraceLane : unsigned char { compute, copy, warm, move };
+enum class TraceLane : std::uint8_t { compute, copy, warm, move };
 inline constexpr std::size_t kNumTraceLanes = 4;
 
 /// What ran on the device, by the device's clock, shifted to std::chrono::steady_clock.

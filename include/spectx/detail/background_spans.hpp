@@ -13,9 +13,10 @@ namespace spectx::detail {
 /// takes device spans.
 class BackgroundSpans {
  public:
-  BackgroundSpans(Backend& backend, StepTrace& trace) : backend_(backend), trace_(trace) {
+  BackgroundSpans(Backend& backend, MemoryResource& host, StepTrace& trace)
+      : backend_(backend), trace_(trace) {
     if (backend.trace().device == nullptr) return;
-    stamps_ = Buffer(backend.memories().host, kSpans * 2 * index_t{sizeof(std::uint64_t)});
+    stamps_ = Buffer(host, kSpans * 2 * index_t{sizeof(std::uint64_t)});
     for (Span& span : spans_) span.done.emplace(backend.make_event());
   }
 

@@ -9,6 +9,7 @@ namespace spectx {
 inline KVPool::KVPool(Backend& backend, const ModelShape& shape, const PoolPlan& plan,
                       Memories memories, PageLender* lender)
     : backend_(backend),
+      memories_(memories),
       shape_(checked(shape)),
       plan_(checked(plan)),
       layout_(shape_, plan_),

@@ -17,9 +17,9 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
       order_(backend.make_event()),
       copies_(backend.make_event()),
       warmed_(backend.make_event()),
-      lists_memory_(backend.memories().device, pool.layout().step_list_bytes()),
+      lists_memory_(pool.memories().device, pool.layout().step_list_bytes()),
       meter_(backend, pool),
-      background_(backend, meter_.trace()) {
+      background_(backend, pool.memories().host, meter_.trace()) {
   expects(config.copy_blocks >= 0, "PrefetchPipeline: copy_blocks must not be negative");
   if (config.copy_blocks == 0) config_.copy_blocks = 8;
   point_lists();

@@ -20,7 +20,7 @@ class StepMeter {
   StepMeter(Backend& backend, const KVPool& pool)
       : backend_(backend),
         pool_(pool),
-        host_(backend.memories().host, pool.layout().host_figure_bytes()),
+        host_(pool.memories().host, pool.layout().host_figure_bytes()),
         trace_(backend.trace()) {
     index_t offset = 0;
     for (Record& record : records_) {
