@@ -161,6 +161,15 @@ void measure_all(const Bench& bench, const Machine& machine) {
   output.finish();
 }
 
+/// Throws FileError when a file that is to be written cannot be: the weights take long.
+void check_outputs(const std::vector<Options>& sets) {
+  for (const Options& o : sets) {
+    for (const std::string& path : {o.json, o.csv, o.plot}) {
+      if (!path.empty()) support::AtomicFile{path};
+    }
+  }
+}
+
 int run_command(int argc, const char* const* argv) {
   const auto start = Clock::now();
   const std::vector<Options> sets = read_options(argc, argv);
@@ -169,11 +178,7 @@ int run_command(int argc, const char* const* argv) {
     std::fputs(help_text().c_str(), stdout);
     return 0;
   }
-  for (const Options& o : sets) {  // before the weights, which take long
-    for (const std::string& path : {o.json, o.csv, o.plot}) {
-      if (!path.empty()) support::AtomicFile{path};
-    }
-  }
+  check_outputs(sets);
   const RecordedTrace trace(first.trace);
   constexpr index_t kMostSpans = index_t{1} << 18;
   std::optional<support::AtomicFile> spans_file;
