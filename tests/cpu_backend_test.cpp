@@ -117,3 +117,52 @@ TEST_CASE("an operation on a type that holds no rows says so") {
       backend->matmul({.x = view, .w = bytes, .out = matrix_view(x.data(), DType::f32, 1, 1)}, {}),
       Unsupported);
 }
+
+TEST_CASE("what a host hands to an operation is of the type and shape that it needs") {
+  const auto backend = make_cpu_backend({.threads = 1});
+  std::vector<float> memory(64);
+  const auto matrix = [&](index_t rows, index_t cols, DType dtype = DType::f32) {
+    return matrix_view(memory.data(), dtype, rows, cols);
+  };
+  const TensorView half = matrix(2, 4, DType::bf16);
+  std::vector<std::int32_t> next(2);
+  const auto refuses = [](const char* operation, auto&& call) {
+    CAPTURE(operation);
+    std::string message;
+    try {
+      call();
+    } catch (const InvalidArgument& error) {
+      message = error.what();
+    }
+    REQUIRE(message.starts_with(operation));
+  };
+  refuses("embed", [&] { backend->embed({matrix(3, 4), {}, {}, half}, {}); });
+  refuses("matmul", [&] { backend->matmul({matrix(2, 4), matrix(3, 4), matrix(2, 4)}, {}); });
+  refuses("matmul", [&] { backend->matmul({half, matrix(3, 4), matrix(2, 3)}, {}); });
+  const TensorView weight = vector_view(memory.data(), DType::f32, 4);
+  refuses("rms_norm", [&] { backend->rms_norm({half, weight, half}, {}); });
+  refuses("rms_norm", [&] { backend->rms_norm({matrix(2, 3), weight, matrix(2, 3)}, {}); });
+  refuses("rope", [&] { backend->rope({.x = matrix(2, 4), .position = {}, .frequency = {}}, {}); });
+  refuses("swiglu, add", [&] { backend->add({half, half, half}, {}); });
+  refuses("swiglu, add", [&] { backend->swiglu({matrix(2, 4), matrix(2, 3), matrix(2, 4)}, {}); });
+  refuses("argmax", [&] { backend->argmax({half, {next.data(), 2}}, {}); });
+  refuses("argmax", [&] { backend->argmax({matrix(3, 4), {next.data(), 2}}, {}); });
+
+  Batch batch;
+  batch.num_rows = 2;
+  KVView rows;
+  rows.kv_heads = 2;
+  rows.k_dim = 4;
+  rows.v_dim = 6;
+  const auto attend = [&](TensorView q, TensorView out) {
+    backend->attend({.q = q, .kv = rows, .batch = &batch, .out = out}, {});
+  };
+  const TensorView q = split_heads(matrix(2, 16), 4, 4);
+  const TensorView out = split_heads(matrix(2, 24), 4, 6);
+  refuses("attend", [&] { attend(split_heads(matrix(2, 16, DType::bf16), 4, 4), out); });
+  refuses("attend", [&] { attend(matrix(2, 16), out); });
+  refuses("attend", [&] { attend(split_heads(matrix(2, 12), 3, 4), out); });
+  refuses("attend", [&] { attend(split_heads(matrix(1, 16), 4, 4), out); });
+  refuses("attend", [&] { attend(q, split_heads(matrix(2, 16), 4, 4)); });
+  refuses("attend", [&] { attend(q, split_heads(matrix(2, 24, DType::f16), 4, 6)); });
+}

@@ -65,6 +65,9 @@ TEST_CASE("calls out of order are refused") {
   REQUIRE_THROWS_AS(append(heads(1, 2, 4), heads(1, 2, 4)), InvalidArgument);
   REQUIRE_THROWS_AS(append(heads(1, 2, 4), matrix_view(nullptr, DType::f32, 1, 12)),
                     InvalidArgument);
+  TensorView strided = heads(1, 2, 4);
+  strided.strides[2] = 2;
+  REQUIRE_THROWS_AS(append(strided, heads(1, 2, 6)), InvalidArgument);
   REQUIRE_THROWS_AS(append(heads(1, 2, 4), heads(1, 2, 6), 2), InvalidArgument);  // sliding
   REQUIRE_THROWS_AS(append(heads(1, 2, 4), heads(1, 2, 6), 6), InvalidArgument);
   REQUIRE_THROWS_AS(append(heads(1, 2, 4), heads(1, 2, 6), -1), InvalidArgument);

@@ -73,6 +73,9 @@ TEST_CASE("a head that does not fit the target is refused, and what does not fit
   });
   refuses("fc must be [16, 72], is [24, 72]", [](W& w, C&) { w.shape.hidden = 16; });
   refuses("rope_divisors", [](W& w, C&) { w.rope_divisors = {1, 2}; });
+  refuses("fc must be dense", [](W& w, C&) { w.fc.strides = {1, 24}; });  // transposed
+  refuses("input_norm must be dense", [](W& w, C&) { w.input_norm.strides[0] = 2; });
+  refuses("k_proj must be f32, f16 or bf16", [](W& w, C&) { w.k_proj.dtype = DType::i8; });
   refuses("theta", [](W& w, C&) { w.rope.theta = 0; });
 
   const RetrievalHead head(*backend, pool, data.weights, {}, backend->memories());
@@ -82,6 +85,12 @@ TEST_CASE("a head that does not fit the target is refused, and what does not fit
   KVPool headless(*backend, HeadData::shape_of(setup), plan, backend->memories());
   REQUIRE_THROWS_AS(RetrievalHead(*backend, headless, data.weights, {}, backend->memories()),
                     InvalidArgument);
+  plan.head_k_dim = 0;
+  KVPool none(*backend, HeadData::shape_of(setup), plan, backend->memories());
+  HeadWeights no_head = data.weights;
+  no_head.shape.kv_heads = no_head.shape.k_dim = 0;
+  REQUIRE_THROWS_WITH(RetrievalHead(*backend, none, no_head, {}, backend->memories()),
+                      "RetrievalHead: the pool was planned without a head");
 }
 
 TEST_CASE("hidden states of another shape are refused") {
@@ -98,6 +107,9 @@ TEST_CASE("hidden states of another shape are refused") {
   REQUIRE_THROWS_AS(observe(0, rows(hidden.view(), 0, 4)), InvalidArgument);
   REQUIRE_THROWS_AS(observe(2, columns(hidden.view(), 0, 23)), InvalidArgument);
   REQUIRE_THROWS_AS(observe(3, vector_view(hidden.view().data, DType::f32, 120)), InvalidArgument);
+  TensorView transposed = hidden.view();
+  transposed.strides = {1, 5};
+  REQUIRE_THROWS_AS(observe(0, transposed), InvalidArgument);
   observe(1, rows(hidden.view(), 0, 4));  // not tapped: not looked at
   observe(0, hidden.view());
 }

@@ -41,10 +41,9 @@ class KVPool {
          PageLender* lender = nullptr);
   KVPool(KVPool&&) = delete;
 
-  /// Reserves pages for the rows of `items` and fills the device arrays. Between steps; the only
-  /// call that can run out of memory (OutOfMemory: nothing changed). Host work and one copy on
-  /// `stream`. Lengths advance in PrefetchPipeline::end_step: a batch that is never ended leaves no
-  /// trace.
+  /// Reserves pages for the rows of `items` and fills the device arrays. Between steps; a step's
+  /// rows run out of memory here or nowhere (OutOfMemory: nothing changed). Host work and one copy
+  /// on `stream`. Lengths advance in PrefetchPipeline::end_step: a batch never ended has no trace.
   const Batch& schedule(std::span<const BatchItem> items, StreamView stream);
 
   /// A request that will hold at most `final_length` tokens, its output included. Throws
@@ -57,7 +56,8 @@ class KVPool {
 
   index_t length(RequestId request) const { return at(request).length; }
   index_t resident_groups(RequestId request) const {
-    return at(request).is_open ? book_.tables.resident_groups(request) : 0;
+    static_cast<void>(at(request));  // throws unless it is open
+    return book_.tables.resident_groups(request);
   }
   RequestState state(RequestId request) const;
   /// Whether an item reads rows that may have been in the host tier: its request has groups there,

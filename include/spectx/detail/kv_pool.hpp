@@ -83,7 +83,7 @@ inline void KVPool::close(RequestId request, StreamView stream) noexcept {
     if (plan_.has_host_tier()) {
       backend_.forget_slots({.pool = view(), .request = request, .first = 0}, stream);
     }
-  } catch (const Error&) {
+  } catch (...) {
     // The device is lost: nothing runs that could use what is freed now.
   }
   mover_.drop(request, stream);

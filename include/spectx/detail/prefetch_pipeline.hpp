@@ -51,7 +51,7 @@ inline void PrefetchPipeline::point_lists() {
 inline PrefetchPipeline::~PrefetchPipeline() {
   try {
     wait_ready();
-  } catch (const Error&) {
+  } catch (...) {
     // The device is lost: nothing runs that could use what is freed now.
   }
   pool_.copies_.reset();
@@ -169,11 +169,11 @@ inline KVView PrefetchPipeline::append(index_t layer, TensorView k, TensorView v
           "PrefetchPipeline::append: no step has begun");
   const ModelShape& shape = pool_.shape();
   expects(k.rank == 3 && k.shape[0] == batch_.num_rows && k.shape[1] == shape.kv_heads &&
-              k.shape[2] == shape.k_dim,
-          "PrefetchPipeline::append: k must be [rows, kv_heads, k_dim]");
+              k.shape[2] == shape.k_dim && k.strides[2] == 1,
+          "PrefetchPipeline::append: k must be [rows, kv_heads, k_dim], dense in its rows");
   expects(v.rank == 3 && v.shape[0] == batch_.num_rows && v.shape[1] == shape.kv_heads &&
-              v.shape[2] == shape.v_dim,
-          "PrefetchPipeline::append: v must be [rows, kv_heads, v_dim]");
+              v.shape[2] == shape.v_dim && v.strides[2] == 1,
+          "PrefetchPipeline::append: v must be [rows, kv_heads, v_dim], dense in its rows");
   KVView rows = pool_.layer_view(layer);
   expects(pool_.cached_layer(layer) == appended_layers_,
           "PrefetchPipeline::append: layers come once each, in ascending order");

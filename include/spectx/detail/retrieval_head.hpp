@@ -115,8 +115,8 @@ inline void RetrievalHead::observe(index_t layer, const Batch& batch, TensorView
   if (tap == taps.end() || batch.num_rows == 0) return;
   const TraceSpan span(backend_.trace(), "RetrievalHead::observe");
   expects(hidden.rank == 2 && hidden.shape[0] == batch.num_rows &&
-              hidden.shape[1] == pool_.shape().hidden,
-          "RetrievalHead::observe: hidden must be [rows, hidden]");
+              hidden.shape[1] == pool_.shape().hidden && hidden.strides[1] == 1,
+          "RetrievalHead::observe: hidden must be [rows, hidden], dense in its rows");
   expects(hidden.dtype == compute_,
           "RetrievalHead::observe: hidden must be of the compute dtype of the head's weights");
   for (auto t = tap; t != taps.end() && *t == layer; ++t) fuse(t - taps.begin(), hidden, stream);

@@ -32,10 +32,17 @@ inline RetrievalHead::RetrievalHead(Backend& backend, KVPool& pool, const HeadWe
 
 namespace detail {
 
-/// Throws unless a weight is [rows, cols], or [rows] for cols 0.
+/// Throws unless a weight is [rows, cols], or [rows] for cols 0, of a type that can be read.
 inline void check_weight(const char* name, const TensorView& t, index_t rows, index_t cols) {
+  const std::size_t last = cols == 0 ? 0 : 1;
   const bool fits = t.data != nullptr && t.rank == (cols == 0 ? 1 : 2) && t.shape[0] == rows &&
                     (cols == 0 || t.shape[1] == cols);
+  if (fits && t.strides[last] != 1) {
+    throw InvalidArgument(std::string("RetrievalHead: ") + name + " must be dense in its rows");
+  }
+  if (fits && t.dtype != DType::f32 && t.dtype != DType::f16 && t.dtype != DType::bf16) {
+    throw InvalidArgument(std::string("RetrievalHead: ") + name + " must be f32, f16 or bf16");
+  }
   if (fits) return;
   throw InvalidArgument(std::string("RetrievalHead: ") + name + " must be [" +
                         std::to_string(rows) + (cols == 0 ? "" : ", " + std::to_string(cols)) +
@@ -51,6 +58,7 @@ inline void RetrievalHead::check_weights() const {
   const auto features = static_cast<index_t>(weights_.feature_layers.size());
   expects(head.kv_heads == pool_.plan().head_kv_heads && head.k_dim == pool_.plan().head_k_dim,
           "RetrievalHead: the pool was planned for a head of another shape");
+  expects(head.kv_heads > 0, "RetrievalHead: the pool was planned without a head");
   expects(head.query_heads > 0 && head.query_heads % head.kv_heads == 0,
           "RetrievalHead: query_heads must be a positive multiple of kv_heads");
   expects(features > 0, "RetrievalHead: feature_layers is empty");
