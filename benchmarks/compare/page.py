@@ -61,27 +61,50 @@ class Results:
     def prefill(self, prompt):
         """Seconds of one prompt, as spectx computes it; the other runs fill theirs in."""
         for name, t in self.runs.items():
-            if name.startswith(("prefill", "whole-2k")) and t["context"] == prompt:
+            if name.startswith(("prefill", "full-2k", "whole-2k")) and t["context"] == prompt:
                 return t["prompt_seconds"] / t["visits"]
         return None
 
-    def whole(self, prompt, output, mode="spectx"):
-        """(tokens/s of steps alone, with prompts, requests) of a run of spectx-bench."""
+    def growing(self):
+        """34 requests that grow: the run in full, or the one in stretches."""
+        return self.runs.get("full-2k-32k") or self.runs["whole-2k-32k"]
+
+    def in_full(self, prompt, output, mode):
+        """Tokens/s and requests of a run with no token filled in; files may go on from one another."""
+        at = prompt
+        tokens = seconds = requests = 0
+        while at < prompt + output:
+            t = next((t for name, t in self.runs.items() if name.startswith("full") and
+                      not t["error"] and t["mode"] == mode and t["context"] == at), None)
+            if not t:
+                return None
+            at, requests = t["longest"], t["requests"]
+            tokens, seconds = tokens + t["output_tokens"], seconds + t["step_seconds"]
+        return (tokens / seconds, requests) if at == prompt + output else None
+
+    def alone(self, prompt, output, mode):
+        """Tokens/s of the steps of a run of spectx-bench, and requests."""
+        if self.in_full(prompt, output, mode):
+            return self.in_full(prompt, output, mode)
         for name, t in self.runs.items():
-            if t["kind"] != "run" or t["mode"] != mode or t["context"] != prompt or not t["steps"]:
+            if t["kind"] != "run" or t["mode"] != mode or t["context"] != prompt or t["error"]:
                 continue
             if name.startswith(("prefill", "check")) or t["requests"] < 8:
                 continue
             if t["longest"] == prompt + output:
-                alone = t["tokens_per_s"]
-            elif prompt == 2048 and t["longest"] > prompt + output and mode == "spectx":
-                alone = until(t, prompt + output)
-            else:
-                continue
-            seconds = self.prefill(prompt)
-            both = output / (output / alone + seconds) if seconds else None
-            return alone, both, t["requests"]
+                return t["tokens_per_s"], t["requests"]
+            if prompt == 2048 and t["longest"] > prompt + output and mode == "spectx":
+                return until(t, prompt + output), t["requests"]
         return None
+
+    def whole(self, prompt, output, mode="spectx"):
+        """(tokens/s of steps alone, with prompts, requests) of a run of spectx-bench."""
+        found = self.alone(prompt, output, mode)
+        if not found:
+            return None
+        seconds = self.prefill(prompt)
+        both = output / (output / found[0] + seconds) if seconds else None
+        return found[0], both, found[1]
 
     def integrated(self, who, prompt, output):
         for r in self.records:
@@ -126,10 +149,10 @@ def until(t, length):
     return tokens / seconds
 
 
-def worst(t, *left_out):
-    """The worst of the steps beside a change, against its neighbours."""
-    return max((d["worst_ratio"] for d in t["disturbances"]
-                if d["cause"] not in ("nothing", *left_out)), default=None)
+def beside_change(t, key):
+    """Of the steps beside any change, and of those with nothing beside them."""
+    return [next((d[key] for d in t["disturbances"] if d["cause"] == cause), None)
+            for cause in ("any change", "nothing")]
 
 
 def asked(r):
@@ -173,14 +196,16 @@ def asked(r):
                if x.get("mode") == "spectx" and x.get("groups_on_host") and x["model"] == MODEL]
     row("exposed time above its floor, of a step", 5, max(exposed, default=None),
         lambda v: "-" if v is None else f"{v:.1f} %", True)
-    for name, what in (("whole-2k-32k", "growth"), ("arrivals", "arrivals")):
-        if name in r.runs:
-            row(f"{what}: a step beside a change against its neighbours", 1.2,
-                worst(r.runs[name], "tokens were filled in", "the host tier grows"),
-                is_most=True)
-            share = 100 * abs(r.runs[name]["memory"]["uncounted_share"])
-            row(f"{what}: memory against the planner's figure", 1, share,
-                lambda v: f"{v:.2f} %", True)
+    for t, what in ((r.growing(), "growth"), (r.runs["arrivals"], "arrivals")):
+        worst, p99, longer, steps = (beside_change(t, key)
+                                     for key in ("worst_ratio", "p99_ratio", "longer", "steps"))
+        row(f"{what}: the worst step beside a change against its neighbours", 1.2, worst[0], is_most=True)
+        shares = [f"{100 * n / of:.1f} % of {of:,}" for n, of in zip(longer, steps)]
+        for i, name in enumerate(("beside a change", "beside nothing")):
+            rows.append([f"{what}, {name}: p99, the worst; above 1.2", "",
+                         f"{p99[i]:.2f} x, {worst[i]:.2f} x; {shares[i]}", ""])
+        share = 100 * abs(t["memory"]["uncounted_share"])
+        row(f"{what}: memory against the planner's figure", 1, share, lambda v: f"{v:.2f} %", True)
     return rows_of(["", "asked", "reached", ""], rows)
 
 
@@ -233,15 +258,14 @@ def others(r):
     """Other shapes."""
     rows = []
     for model, name in (("qwen3-8b", "Qwen3-8B"), ("mistral-7b", "Mistral-7B")):
-        found = {g: r.find(g, LONG, model) for g in ("spectx", FP8, FLASHINFER)}
-        cell = lambda x: f"{x['tokens_per_s']:,.0f} ({x['requests']})" if x else "-"
-        theirs = found[FLASHINFER]
-        if not any(found.values()):
+        found = [r.find(g, LONG, model) for g in ("spectx", FP8, DENSE, FLASHINFER)]
+        if not any(found):
             continue
-        ratios = [show_times(times(found[g] and found[g]["tokens_per_s"],
-                                   theirs and theirs["tokens_per_s"])) for g in ("spectx", FP8)]
-        rows.append([name, cell(found["spectx"]), cell(found[FP8]), cell(theirs), "; ".join(ratios)])
-    return rows_of(["34,816 tokens", "spectx", "fp8 rows", "FlashInfer", "over FlashInfer"], rows)
+        ratios = [show_times(times(x and x["tokens_per_s"], r.dense(LONG, model))) for x in found[:2]]
+        rows.append([name, *(f"{x['tokens_per_s']:,.0f} ({x['requests']})" if x else "-" for x in found),
+                     "; ".join(ratios)])
+    return rows_of(["34,816 tokens", "spectx", "fp8 rows", "dense path", "FlashInfer",
+                    "over the best dense"], rows)
 
 
 def edge(r):
@@ -306,13 +330,17 @@ def ablation(r):
 
 
 def check(r):
-    """A run in full, and what stretches make of it."""
+    """Runs in full, and what stretches make of them."""
     rows = []
-    for name, what in (("whole-32k-2k", "in full"), ("check-32k-2k", "in stretches")):
-        t = r.runs[name]
-        rows.append([what, f"{t['steps']:,}", number(t["tokens_per_s"]),
-                     f"{t['step_ms_p50']:.2f} / {t['step_ms_p99']:.2f} / {t['step_ms_longest']:.2f}"])
-    return rows_of(["[32k,2k]", "steps", "tokens/s", "step p50 / p99 / longest, ms"], rows)
+    for run, name, what in (("[32k,2k]", "whole-32k-2k", "in full"),
+                            ("[32k,2k]", "check-32k-2k", "in stretches"),
+                            ("[2k,32k]", "full-2k-32k", "in full"),
+                            ("[2k,32k]", "whole-2k-32k", "in stretches")):
+        t = r.runs.get(name)
+        if t:
+            rows.append([f"{run} {what}", t["commit"], f"{t['steps']:,}", number(t["tokens_per_s"]),
+                         f"{t['step_ms_p50']:.2f} / {t['step_ms_p99']:.2f} / {t['step_ms_longest']:.2f}"])
+    return rows_of(["", "commit", "steps", "tokens/s", "step p50 / p99 / longest, ms"], rows)
 
 
 def sweep(r):
@@ -371,7 +399,7 @@ def prompts(r):
 def memory(r):
     rows = []
     for name, t in r.runs.items():
-        if name.startswith(("prefill", "check")) or t["mode"] == "dense":
+        if name.startswith(("prefill", "check")) or t["mode"] == "dense" or t["error"]:
             continue
         m = t["memory"]
         counted = m["planned"] + m["benchmark"]
@@ -383,14 +411,16 @@ def memory(r):
 
 
 def beside(r):
-    runs = {name: t for name, t in r.runs.items() if name in ("whole-2k-32k", "arrivals")}
+    runs = {"growth": r.growing(), "arrivals": r.runs["arrivals"]}
     causes = dict.fromkeys(d["cause"] for t in runs.values() for d in t["disturbances"])
-    cells = lambda cause: [next((f"{d['steps']}, {d['worst_ratio']:.2f}" +
-                                 (f" ({d['longer']} above 1.2)" if d["longer"] else "")
-                                 for d in t["disturbances"] if d["cause"] == cause), "-")
-                           for t in runs.values()]
-    return rows_of(["beside: steps, the worst against its neighbours", *runs],
-                   [[cause, *cells(cause)] for cause in causes])
+
+    def cell(t, cause):
+        d = next((d for d in t["disturbances"] if d["cause"] == cause), None)
+        return "-" if not d else (f"{d['steps']:,}: {d['median_ratio']:.2f}, {d['p99_ratio']:.2f}, "
+                                  f"{d['worst_ratio']:.2f} ({100 * d['longer'] / d['steps']:.1f} %)")
+
+    return rows_of(["beside: steps: median, p99, worst against their neighbours (above 1.2)", *runs],
+                   [[cause, *(cell(t, cause) for t in runs.values())] for cause in causes])
 
 
 def summary(r):
@@ -414,7 +444,7 @@ def summary(r):
 
 TABLES = {"asked": asked, "commits": commits, "best": lambda r: by_context(r, False), "one": lambda r: by_context(r, True),
           "misses": misses, "others": others, "edge": edge, "whole": whole, "ablation": ablation,
-          "growth": lambda r: growth(r.runs["whole-2k-32k"], GROWTH),
+          "growth": lambda r: growth(r.growing(), GROWTH),
           "growth-1b": lambda r: growth(r.runs["whole-1b-2k-32k"], GROWTH),
           "arrivals": arrivals, "check": check, "sweep": sweep, "prompts": prompts, "memory": memory, "beside": beside, "summary": summary}
 
