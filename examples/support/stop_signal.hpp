@@ -5,8 +5,8 @@
 
 namespace spectx::support {
 
-/// While it lives, a first SIGTERM or SIGINT asks to end instead of ending the program: `timeout`
-/// sends one. A second one ends it. One at a time.
+/// While it lives, SIGTERM and a first SIGINT ask to end instead of ending the program; `timeout`
+/// sends SIGTERM, twice at times. One at a time.
 class StopSignal {
  public:
   StopSignal() noexcept {
@@ -23,7 +23,7 @@ class StopSignal {
  private:
   static void note(int signal) {
     is_asked_ = 1;
-    std::signal(signal, SIG_DFL);
+    if (signal == SIGINT) std::signal(signal, SIG_DFL);
   }
   static inline volatile std::sig_atomic_t is_asked_ = 0;
 };
