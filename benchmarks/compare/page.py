@@ -149,10 +149,22 @@ def until(t, length):
     return tokens / seconds
 
 
-def beside_change(t, key):
-    """Of the steps beside any change, and of those with nothing beside them."""
-    return [next((d[key] for d in t["disturbances"] if d["cause"] == cause), None)
-            for cause in ("any change", "nothing")]
+def beside(t, cause):
+    """Of the steps beside a cause; None where there are none. Older files have no sum of changes."""
+    found = next((d for d in t["disturbances"] if d["cause"] == cause), None)
+    if found or cause != "any change":
+        return found
+    changes = [d for d in t["disturbances"]
+               if d["cause"] not in ("nothing", "tokens were filled in", "the host tier grows")]
+    return dict(max(changes, key=lambda d: d["worst_ratio"]), cause=cause,
+                steps=sum(d["steps"] for d in changes), longer=sum(d["longer"] for d in changes))
+
+
+def ratios(d):
+    """Of steps to their neighbours."""
+    if "p99_ratio" not in d:
+        return f"-, -, {d['worst_ratio']:.2f}"
+    return f"{d['median_ratio']:.2f}, {d['p99_ratio']:.2f}, {d['worst_ratio']:.2f}"
 
 
 def asked(r):
@@ -197,13 +209,11 @@ def asked(r):
     row("exposed time above its floor, of a step", 5, max(exposed, default=None),
         lambda v: "-" if v is None else f"{v:.1f} %", True)
     for t, what in ((r.growing(), "growth"), (r.runs["arrivals"], "arrivals")):
-        worst, p99, longer, steps = (beside_change(t, key)
-                                     for key in ("worst_ratio", "p99_ratio", "longer", "steps"))
-        row(f"{what}: the worst step beside a change against its neighbours", 1.2, worst[0], is_most=True)
-        shares = [f"{100 * n / of:.1f} % of {of:,}" for n, of in zip(longer, steps)]
-        for i, name in enumerate(("beside a change", "beside nothing")):
-            rows.append([f"{what}, {name}: p99, the worst; above 1.2", "",
-                         f"{p99[i]:.2f} x, {worst[i]:.2f} x; {shares[i]}", ""])
+        of = [beside(t, "any change"), beside(t, "nothing")]
+        row(f"{what}: the worst step beside a change against its neighbours", 1.2, of[0]["worst_ratio"],
+            is_most=True)
+        rows += [[f"{what}, steps beside {d['cause']}: median, p99, worst; above 1.2", "",
+                  f"{ratios(d)}; {100 * d['longer'] / d['steps']:.1f} % of {d['steps']:,}", ""] for d in of]
         share = 100 * abs(t["memory"]["uncounted_share"])
         row(f"{what}: memory against the planner's figure", 1, share, lambda v: f"{v:.2f} %", True)
     return rows_of(["", "asked", "reached", ""], rows)
@@ -410,17 +420,16 @@ def memory(r):
                     "taken beside it"], rows)
 
 
-def beside(r):
+def causes(r):
     runs = {"growth": r.growing(), "arrivals": r.runs["arrivals"]}
-    causes = dict.fromkeys(d["cause"] for t in runs.values() for d in t["disturbances"])
+    names = dict.fromkeys(d["cause"] for t in runs.values() for d in t["disturbances"])
 
-    def cell(t, cause):
-        d = next((d for d in t["disturbances"] if d["cause"] == cause), None)
-        return "-" if not d else (f"{d['steps']:,}: {d['median_ratio']:.2f}, {d['p99_ratio']:.2f}, "
-                                  f"{d['worst_ratio']:.2f} ({100 * d['longer'] / d['steps']:.1f} %)")
+    def cell(d):
+        return "-" if not d else (f"{d['steps']:,}: {ratios(d)} "
+                                  f"({100 * d['longer'] / d['steps']:.1f} %)")
 
     return rows_of(["beside: steps: median, p99, worst against their neighbours (above 1.2)", *runs],
-                   [[cause, *(cell(t, cause) for t in runs.values())] for cause in causes])
+                   [[name, *(cell(beside(t, name)) for t in runs.values())] for name in names])
 
 
 def summary(r):
@@ -446,7 +455,7 @@ TABLES = {"asked": asked, "commits": commits, "best": lambda r: by_context(r, Fa
           "misses": misses, "others": others, "edge": edge, "whole": whole, "ablation": ablation,
           "growth": lambda r: growth(r.growing(), GROWTH),
           "growth-1b": lambda r: growth(r.runs["whole-1b-2k-32k"], GROWTH),
-          "arrivals": arrivals, "check": check, "sweep": sweep, "prompts": prompts, "memory": memory, "beside": beside, "summary": summary}
+          "arrivals": arrivals, "check": check, "sweep": sweep, "prompts": prompts, "memory": memory, "beside": causes, "summary": summary}
 
 
 def main():
