@@ -26,41 +26,6 @@ bool is_same(const PoolStats& a, const PoolStats& b) {
 
 }  // namespace
 
-TEST_CASE("a pool refuses a plan that cannot work") {
-  const auto backend = two_memories();
-  const auto refuses = [&](auto&& change) {
-    PoolPlan plan = pool_plan();
-    change(plan);
-    REQUIRE_THROWS_AS(KVPool(*backend, pool_shape(), plan, backend->memories()), InvalidArgument);
-  };
-  refuses([](PoolPlan& p) { p.selection.budget = 9; });
-  refuses([](PoolPlan& p) { p.selection.sinks = -1; });
-  refuses([](PoolPlan& p) { p.max_requests = 0; });
-  refuses([](PoolPlan& p) { p.max_length = 0; });
-  refuses([](PoolPlan& p) { p.max_length = index_t{1} << 31; });
-  refuses([](PoolPlan& p) { p.max_step_rows = 0; });
-  refuses([](PoolPlan& p) { p.page_rows = 0; });
-  refuses([](PoolPlan& p) { p.group_layers = 0; });
-  refuses([](PoolPlan& p) { p.arena_pages = 0; });
-  refuses([](PoolPlan& p) { p.page_order = PageOrder::split_rows; });  // k_dim is not v_dim
-  refuses([](PoolPlan& p) { p.head_k_dim = 1 << 20; });
-  refuses([](PoolPlan& p) { p.slots = 30; });
-  refuses([](PoolPlan& p) { p.slots = 20; });
-  refuses([](PoolPlan& p) { p.write_batch = 0; });
-  refuses([](PoolPlan& p) { p.write_batch = 8; });
-  PoolPlan wide = pool_plan();
-  wide.selection.budget = wide.slots = 8192;
-  REQUIRE_NOTHROW(KVPool(*backend, pool_shape(), wide, backend->memories()));
-  refuses([](PoolPlan& p) { p.selection.budget = p.slots = 8196; });
-  refuses([](PoolPlan& p) { p.selection.max_budget = p.slots = 8196; });
-  PoolPlan lossy = pool_plan();
-  lossy.host_dtype = DType::f16;
-  REQUIRE_THROWS_AS(KVPool(*backend, pool_shape(), lossy, backend->memories()), Unsupported);
-  ModelShape shape = pool_shape();
-  shape.kv_heads = 3;
-  REQUIRE_THROWS_AS(KVPool(*backend, shape, pool_plan(), backend->memories()), InvalidArgument);
-}
-
 TEST_CASE("requests open and close; their ids are used again") {
   const auto backend = two_memories();
   RowLoop loop(*backend, pool_shape(), pool_plan());

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "spectx/detail/batch_writer.hpp"
+#include "spectx/detail/check_pool_plan.hpp"
 #include "spectx/detail/page_book.hpp"
 #include "spectx/detail/tier_mover.hpp"
 #include "spectx/memory_planner.hpp"
@@ -100,10 +101,13 @@ class KVPool {
   };
 
   static const ModelShape& checked(const ModelShape& shape) {
-    check_shape(shape);
+    detail::check_dimensions(shape, {});
     return shape;
   }
-  const PoolPlan& checked(const PoolPlan& plan) const;
+  const PoolPlan& checked(const PoolPlan& plan) const {
+    detail::check_pool_plan(shape_, plan);
+    return plan;
+  }
   const Request& at(RequestId request) const {
     expects(request.value >= 0 && request.value < plan_.max_requests &&
                 requests_[static_cast<std::size_t>(request.value)].is_open,

@@ -29,36 +29,6 @@ inline KVPool::KVPool(Backend& backend, const ModelShape& shape, const PoolPlan&
   backend_.synchronize(setup);
 }
 
-inline const PoolPlan& KVPool::checked(const PoolPlan& plan) const {
-  check_selection(plan.selection);
-  expects(plan.max_requests > 0 && plan.max_length > 0 && plan.max_step_rows > 0,
-          "KVPool: the plan needs max_requests, max_length and max_step_rows");
-  expects(plan.max_length < index_t{1} << 31, "KVPool: max_length must fit 31 bits");
-  expects(plan.page_rows > 0 && plan.group_layers > 0,
-          "KVPool: the plan needs page_rows and group_layers");
-  expects(plan.arena_pages > 0 || plan.lends(), "KVPool: the plan has no arena pages");
-  expects(plan.lent_group_stride >= 0 && (plan.lends() || !plan.moves_whole_requests()),
-          "KVPool: lent_group_stride is of lent pages");
-  expects(!is_split(plan.page_order) || shape_.k_dim == shape_.v_dim,
-          "KVPool: a page with all K before all V needs k_dim == v_dim");
-  const PoolLayout layout(shape_, plan);
-  expects(plan.head_kv_heads == 0 || layout.key_page_rows > 0,
-          "KVPool: a page is smaller than one row of the head's keys");
-  if (plan.has_host_tier()) {
-    expects(plan.slots % plan.page_rows == 0, "KVPool: slots must be whole pages");
-    expects(plan.slots >= plan.selection.largest_budget(),
-            "KVPool: slots must hold the largest budget");
-    expects(plan.selection.largest_budget() <= kMostSlottedBudget,
-            "KVPool: with a host tier a budget is at most 8192 rows");
-    expects(plan.write_batch > 0 && plan.write_batch < plan.selection.recent_window,
-            "KVPool: recent_window must be larger than write_batch");
-    if (!is_host_dtype(shape_.dtype, plan.host_dtype)) {
-      throw Unsupported("KVPool: the host tier must be of the rows' type, f8_e4m3 or i8");
-    }
-  }
-  return plan;
-}
-
 inline RequestId KVPool::open(index_t final_length) {
   expects(final_length > 0 && final_length <= plan_.max_length,
           "KVPool::open: final_length must be in [1, max_length]");
