@@ -86,14 +86,14 @@ class Results:
         """Tokens/s of the steps of a run of spectx-bench, and requests."""
         if self.in_full(prompt, output, mode):
             return self.in_full(prompt, output, mode)
-        for name, t in self.runs.items():
-            if t["kind"] != "run" or t["mode"] != mode or t["context"] != prompt or t["error"]:
-                continue
-            if name.startswith(("prefill", "check")) or t["requests"] < 8:
-                continue
+        runs = [t for name, t in self.runs.items() if not name.startswith(("prefill", "check")) and
+                t["kind"] == "run" and t["mode"] == mode and t["context"] == prompt and
+                t["requests"] >= 8 and not t["error"]]
+        for t in runs:
             if t["longest"] == prompt + output:
                 return t["tokens_per_s"], t["requests"]
-            if prompt == 2048 and t["longest"] > prompt + output and mode == "spectx":
+        for t in runs:
+            if t["longest"] > prompt + output and mode == "spectx":
                 return until(t, prompt + output), t["requests"]
         return None
 
