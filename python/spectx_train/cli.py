@@ -14,7 +14,7 @@ from . import UserError, __version__
 from .corpus import held_out_sequences, join, load_corpus
 from .curve import draw
 from .evaluate import Report, table
-from .head import Head, Yarn, load_head, replace_file, save_head
+from .head import Head, Yarn, check_output, load_head, replace_file, save_head
 from .options import check, parser, students_of
 from .student import Student
 from .target import load_target, load_tokenizer
@@ -54,9 +54,7 @@ def run(args):
         raise UserError("--device cuda: PyTorch finds no GPU")
     if not args.out.endswith(".safetensors"):
         raise UserError("--out must end in .safetensors")
-    folder = os.path.dirname(os.path.abspath(args.out))
-    if not os.path.isdir(folder):
-        raise UserError(f"--out: {folder} is no folder")
+    check_output(args.out)
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(args.seed)
     begun = time.monotonic()

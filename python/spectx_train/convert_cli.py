@@ -163,7 +163,7 @@ def convert(source, out, rope_theta=None, feature_layers=None):
     if not out.endswith(".safetensors"):
         raise UserError("the file to write must end in .safetensors")
     paths, config_path = tensor_files(source)
-    if os.path.abspath(out) in map(os.path.abspath, paths):
+    if os.path.realpath(out) in map(os.path.realpath, paths):  # an output keeps links
         raise UserError(f"{out} would be written over what it is made of")
     config = read_config(config_path)
     metadata = {"format": "pt", "config": json.dumps(config)}

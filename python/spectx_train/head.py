@@ -144,11 +144,22 @@ def umask():
     return mask
 
 
+def check_output(path):
+    """To be called before long work: the path that replace_file will write, links followed."""
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise UserError(f"{path} cannot be written: it is not a regular file")
+    if not os.path.isdir(folder):
+        raise UserError(f"{path} cannot be written: {folder} is no folder")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path} cannot be written: {folder} is not writable")
+    return target
+
+
 def replace_file(path, write):
     """Calls write(temporary path), then renames: `path` is never half-written. A link stays."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"{path} cannot be written: it is not a regular file")
-    target = os.path.realpath(path)
+    target = check_output(path)
     temporary = f"{target}.{os.getpid()}.part"
     try:
         write(temporary)

@@ -117,5 +117,7 @@ def test_bad_input_is_one_line_and_leaves_no_file(tmp_path, monkeypatch, capsys,
 
 def test_a_head_is_not_written_over_its_source(tmp_path, capsys):
     folder, _ = folder_of(tmp_path, "eagle", "safetensors")
-    assert main([str(folder), str(folder / "model.safetensors")]) == 1
-    assert "written over" in capsys.readouterr().err
+    os.symlink(folder / "model.safetensors", tmp_path / "link.safetensors")
+    for out in (folder / "model.safetensors", tmp_path / "link.safetensors"):
+        assert main([str(folder), str(out)]) == 1
+        assert "written over" in capsys.readouterr().err

@@ -46,6 +46,8 @@ def test_options(model_folder, tokens_file, tmp_path, refused):
     refused(with_options("--ema", "1"), "--ema 1.0")
     refused(with_options("--lengths"), "expected one argument")
     refused(with_options("--out", str(tmp_path / "none" / "head.safetensors")), "is no folder")
+    (tmp_path / "folder.safetensors").mkdir()
+    refused(with_options("--out", str(tmp_path / "folder.safetensors")), "not a regular file")
 
 
 def test_targets(model_folder, tokens_file, tmp_path, refused):
