@@ -14,12 +14,16 @@ using namespace spectx::test;
 
 namespace {
 
-/// Slow memory: nobody gets any until it is opened.
+/// Slow memory: while it is shut nobody gets any.
 class GatedMemory final : public MemoryResource {
  public:
   explicit GatedMemory(MemoryResource& memory) : memory_(memory) {}
   ~GatedMemory() override { open(); }
 
+  void shut() {
+    const std::lock_guard lock(mutex_);
+    is_open_ = false;
+  }
   void open() {
     const std::lock_guard lock(mutex_);
     is_open_ = true;
@@ -39,7 +43,7 @@ class GatedMemory final : public MemoryResource {
   MemoryResource& memory_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool is_open_ = false;
+  bool is_open_ = true;
 };
 
 /// A request of 60 tokens, and `free_pages` more; the host tier grows in the background.
@@ -58,6 +62,7 @@ TEST_CASE("a batch waits for a host tier that has to grow before a group can lea
   GatedMemory host(backend->memories().host);
   Memories memories = backend->memories();
   RowLoop loop(*backend, pool_shape(), growing_plan(8), {memories.device, host});
+  host.shut();
   const RequestId id = loop.open(120);
   loop.prefill(id, 60);
   loop.place(id, 2);
@@ -77,6 +82,7 @@ TEST_CASE("a prompt's chunk leaves room for a group's slots and for the next chu
   const auto backend = make_backend({.threads = 1, .two_memories = true});
   GatedMemory host(backend->memories().host);
   RowLoop loop(*backend, pool_shape(), growing_plan(15), {backend->memories().device, host});
+  host.shut();
   const RequestId id = loop.open(120);
   loop.prefill(id, 60);
   loop.place(id, 2);  // cannot leave yet
