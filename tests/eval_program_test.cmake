@@ -82,6 +82,7 @@ refuses(1 "none.gguf: " --model "${FOLDER}/none.gguf" ${head} ${texts} ${short})
 refuses(1 "none.safetensors: " ${model} --head "${FOLDER}/none.safetensors" ${texts} ${short})
 refuses(1 "does not fit the model" ${model} --head "${FOLDER}/misfit.safetensors" ${texts} ${short})
 refuses(1 "none.txt: cannot be opened" ${model} ${head} --texts "${FOLDER}/none.txt" ${short})
+refuses(1 "/dev/zero: has more than 64 MiB" ${model} ${head} --texts /dev/zero ${short})
 refuses(1 "none: the folder has no files" ${model} ${head} --texts "${FOLDER}/none" ${short})
 refuses(1 "bytes.txt: is not UTF-8 at byte 0" ${model} ${head} --texts
         "${FOLDER}/long.txt,${FOLDER}/bytes.txt" ${short})

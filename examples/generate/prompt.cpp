@@ -19,10 +19,12 @@ namespace {
 using Ids = std::vector<std::int32_t>;
 
 std::string read_all(std::FILE* file, const std::string& name) {
+  constexpr std::size_t kMostBytes = std::size_t{64} << 20;  // more than any context: not a text
   std::string text;
   char block[1 << 16];
   while (const std::size_t count = std::fread(block, 1, sizeof(block), file)) {
     text.append(block, count);
+    if (text.size() > kMostBytes) throw FileError(name + ": has more than 64 MiB");
   }
   if (std::ferror(file) != 0) throw FileError(name + ": cannot be read: " + std::strerror(errno));
   return text;
