@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pools that share a device, and steps on several streams: the bits of one alone.
+// Pools that share a device, backends on threads of their own, and steps on several streams: the
+// bits of one alone.
+#include <future>
+
 #include "catch.hpp"
 #include "support/backends.hpp"
 #include "support/toy_loop.hpp"
@@ -59,6 +62,19 @@ TEST_CASE("two pools on one device do not disturb each other") {
   REQUIRE(trace == first_alone);
   if (is_slow_run()) return;
   REQUIRE(second.run() == Decoding(*backend, wider, 5).run());
+}
+
+TEST_CASE("backends on threads of their own do not disturb each other") {
+  const auto run = [](int seed) {
+    const auto backend = make_backend({.threads = 2, .two_memories = true});
+    return Decoding(*backend, kRule, seed).run();
+  };
+  const ToyTrace first = run(3);
+  const ToyTrace second = run(5);
+  std::future<ToyTrace> beside = std::async(std::launch::async, run, 3);
+  const ToyTrace here = run(5);
+  REQUIRE(beside.get() == first);
+  REQUIRE(here == second);
 }
 
 TEST_CASE("steps may go from stream to stream where events order them") {
