@@ -7,6 +7,7 @@ nothing is written; exit code 1 where a page is not what the files say.
 """
 import argparse
 import re
+import statistics
 import sys
 import textwrap
 
@@ -70,17 +71,21 @@ class Results:
         return self.runs.get("full-2k-32k") or self.runs["whole-2k-32k"]
 
     def in_full(self, prompt, output, mode):
-        """Tokens/s and requests of a run with no token filled in; files may go on from one another."""
-        at = prompt
+        """Tokens/s and requests of a run with no token filled in. Files may go on from one another;
+        where the last one was cut off, its steps go on growing as they grew."""
+        at, end = prompt, prompt + output
         tokens = seconds = requests = 0
-        while at < prompt + output:
+        while at < end:
             t = next((t for name, t in self.runs.items() if name.startswith("full") and
-                      not t["error"] and t["mode"] == mode and t["context"] == at), None)
-            if not t:
+                      t["mode"] == mode and t["context"] == at), None)
+            if not t or t["error"] and t["longest"] != end:
                 return None
-            at, requests = t["longest"], t["requests"]
+            requests, at = t["requests"], at + t["output_tokens"] // t["requests"]
             tokens, seconds = tokens + t["output_tokens"], seconds + t["step_seconds"]
-        return (tokens / seconds, requests) if at == prompt + output else None
+            if t["error"]:
+                seconds += (end - at) * grown_ms(t, (at + end) / 2) / 1000
+                tokens, at = tokens + (end - at) * requests, end
+        return tokens / seconds, requests
 
     def alone(self, prompt, output, mode):
         """Tokens/s of the steps of a run of spectx-bench, and requests."""
@@ -134,6 +139,14 @@ def commits(r):
     for other, names in others.items():
         line += f" Of a run of commit {other}: {', '.join(names)}."
     return textwrap.wrap(line, 118, break_on_hyphens=False)
+
+
+def grown_ms(t, length):
+    """The step of a run at a length that it did not reach, by its last quarter."""
+    s = t["samples"]
+    last = slice(-len(s["steps"]) // 4, None)
+    slope, start = statistics.linear_regression(s["mean_context"][last], s["step_p50_ms"][last])
+    return start + slope * length
 
 
 def until(t, length):
