@@ -45,11 +45,12 @@ struct SlotTile {
 };
 
 /// The ids into shared memory.
-__device__ inline void enter_ids(const Task& t, const IdTile& first, Shared& shared) {
+template <bool kFits>
+__device__ void enter_ids(const Task<kFits>& t, const IdTile& first, Shared& shared) {
   const auto enter = [&](std::int32_t rank, std::int32_t id, std::int32_t before) {
     t.list[rank] = id;
     t.places[rank] = -1;
-    t.set.add(id, rank, before);
+    if (t.has_set()) t.set.add(id, rank, before);
     if (before < t.first && id >= t.first) shared.cached = rank;
   };
 #pragma unroll
@@ -62,51 +63,65 @@ __device__ inline void enter_ids(const Task& t, const IdTile& first, Shared& sha
   __syncthreads();
 }
 
-/// The rank of a token, or -1.
-__device__ inline std::int32_t rank_of(const Task& t, std::int32_t token) {
-  if (token < 0 || token >= t.length) return -1;
-  if (t.set.bits != nullptr) return t.set.rank(token);
-  std::int32_t low = 0;
-  std::int32_t high = t.count;
-  while (low < high) {
-    const std::int32_t middle = (low + high) / 2;
-    if (t.list[middle] < token) {
-      low = middle + 1;
-    } else {
-      high = middle;
+/// The ranks of a thread's tokens, or -1.
+template <bool kFits>
+__device__ void find_ranks(const Task<kFits>& t, const SlotTile& tile,
+                           std::int32_t (&rank)[kSlots]) {
+  if (t.has_set()) {
+#pragma unroll
+    for (int i = 0; i < kSlots; ++i) {
+      rank[i] = t.set.rank(t.is_cached(tile.token[i]) ? tile.token[i] : -1);
     }
+    return;
   }
-  return low < t.count && t.list[low] == token ? low : -1;
+#pragma unroll
+  for (int i = 0; i < kSlots; ++i) {
+    const std::int32_t token = tile.token[i];
+    std::int32_t low = 0;
+    std::int32_t high = t.is_cached(token) ? t.count : 0;
+    while (low < high) {
+      const std::int32_t middle = (low + high) / 2;
+      if (t.list[middle] < token) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    rank[i] = low < t.count && t.list[low] == token ? low : -1;
+  }
 }
 
 /// Forgets the slots of tokens past the item's length, finds those of the ids and marks them used,
 /// keeps the ages of the others.
-__device__ inline void find_slots(const Task& t, SlotTile tile, Shared& shared) {
+template <bool kFits>
+__device__ void find_slots(const Task<kFits>& t, SlotTile tile, Shared& shared) {
   std::uint32_t longest = 0;
   bool has_free = false;
   for (std::int32_t base = 0; base < t.map.slots; base += kThreads * kSlots) {
     if (base > 0) tile = SlotTile(t.map, base);
     std::int32_t rank[kSlots];
-#pragma unroll
-    for (int i = 0; i < kSlots; ++i) rank[i] = rank_of(t, tile.token[i]);
+    find_ranks(t, tile, rank);
+    unsigned past = 0;
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) {
       const std::int32_t slot = SlotTile::slot(base, i);
       const std::int32_t token = tile.token[i];
-      const bool is_there = slot < t.map.slots;
-      const bool is_taken = !is_there || rank[i] >= 0;
+      const bool is_taken = slot >= t.map.slots || rank[i] >= 0;
       const std::uint32_t age = is_taken ? 0 : t.age(token, tile.last_used[i]);
       if (rank[i] >= 0) {
         t.places[rank[i]] = slot;
         t.map.last_used[slot] = t.step;
       }
-      if (token >= t.length) {
-        t.map.slot_of_token[token] = -1;
-        t.map.token_of_slot[slot] = -1;
-      }
+      past |= token >= t.length ? 1U << i : 0;
       has_free = has_free || age == kFree;
-      if (age != kFree) longest = max(longest, age);
-      if (t.kept.data != nullptr) t.kept[slot] = age;
+      longest = max(longest, age == kFree ? 0 : age);
+      if (t.has_ages()) t.kept[slot] = age;
+    }
+    for (int i = 0; past != 0 && i < kSlots; ++i) {
+      if ((past >> i & 1U) == 0) continue;
+      const std::int32_t slot = SlotTile::slot(base, i);
+      t.map.slot_of_token[t.map.token_of_slot[slot]] = -1;
+      t.map.token_of_slot[slot] = -1;
     }
   }
   longest = __reduce_max_sync(device::kAllLanes, longest);
@@ -119,7 +134,8 @@ __device__ inline void find_slots(const Task& t, SlotTile tile, Shared& shared) 
 }
 
 /// Counts and numbers the missing ids.
-__device__ inline Missing number_missing(const Task& t, Shared& shared) {
+template <bool kFits>
+__device__ Missing number_missing(const Task<kFits>& t, Shared& shared) {
   constexpr int kCachedShift = 16;  // sums are at most kMostBudget
   constexpr std::uint32_t kAll = (1U << kCachedShift) - 1;
   std::uint32_t sums = 0;

@@ -3,33 +3,14 @@
 
 #include "device/block.cuh"
 #include "slot_map.cuh"
+#include "slot_sets.cuh"
 
 // Which slots of a KV head the missing ids of a selection take; one block finds them.
 namespace spectx::cu::slots {
 
-inline constexpr int kThreads = 512;  // one block a KV head: its steps wait for one another
-inline constexpr int kWarps = kThreads / device::kWarpSize;
-inline constexpr int kRanks = 4;  // neighbours, of a thread at a time
-inline constexpr int kSlots = 8;
 inline constexpr int kDigitBits = 8;
 inline constexpr int kDigits = 1 << kDigitBits;
 inline constexpr std::uint32_t kFree = ~0U;
-
-/// Ages of slots in shared memory. Neighbours are kStride apart, so that a thread that reads kSlots
-/// of them meets no other in its bank, and neither do threads that write one each.
-struct Ages {
-  static constexpr int kChunk = kThreads * kSlots;
-  static constexpr int kStride = kThreads + 4;
-  std::uint32_t* data;  // null: no room
-
-  static constexpr index_t words(index_t slots) {
-    return (slots + kChunk - 1) / kChunk * (kStride * kSlots);
-  }
-  __device__ std::uint32_t& operator[](std::int32_t slot) const {
-    const std::int32_t n = slot % kChunk;
-    return data[slot / kChunk * (kStride * kSlots) + n % kSlots * kStride + n / kSlots];
-  }
-};
 
 struct Shared {
   std::uint64_t scan[device::kMostWarps];
@@ -40,32 +21,6 @@ struct Shared {
   std::uint32_t longest;              // since a slot was used that may be taken
   std::int32_t cached;                // ids that were cached before the step
   bool has_free;
-};
-
-/// The ids as bits in shared memory, if there is room for those of all tokens.
-struct TokenSet {
-  static constexpr int kTokens = 32;  // of a word
-  std::uint32_t* bits;                // null: no room
-  std::uint16_t* first;               // rank of the first id of a word; only of words with ids
-
-  __device__ void clear(std::int32_t words) const {
-    for (auto word = static_cast<std::int32_t>(threadIdx.x); word < words; word += kThreads) {
-      bits[word] = 0;
-    }
-  }
-  __device__ void add(std::int32_t id, std::int32_t rank, std::int32_t id_before) const {
-    if (bits == nullptr) return;
-    atomicOr(&bits[id / kTokens], 1U << id % kTokens);
-    if (rank == 0 || id_before / kTokens != id / kTokens) {
-      first[id / kTokens] = static_cast<std::uint16_t>(rank);
-    }
-  }
-  /// The rank of a token, or -1.
-  __device__ std::int32_t rank(std::int32_t token) const {
-    const std::uint32_t word = bits[token / kTokens];
-    const std::uint32_t bit = 1U << token % kTokens;
-    return (word & bit) == 0 ? -1 : first[token / kTokens] + __popc(word & (bit - 1));
-  }
 };
 
 /// Of a block: the sum of what the threads before this one count, that of all, and the largest of
@@ -90,31 +45,38 @@ struct Tally {
   }
 };
 
-/// What one KV head of one item asks for.
+/// What one KV head of one item asks for. kFits: there is room for places, set and ages.
+template <bool kFits>
 struct Task {
   SlotMap map;
   std::int32_t count, first, length, durable, step;
   const std::int32_t* ids;
   std::int32_t *slot_of_rank, *miss_ids, *miss_slots;
   std::int32_t *list, *other_list;  // [max_budget] shared; `list` holds the ids at first
-  std::int32_t* places;             // [max_budget] shared: slot of a rank, -1 - j: the j-th missing
+  std::int32_t* places;             // [max_budget] slot of a rank, -1 - j: the j-th missing
   TokenSet set;                     // of the ids
   Ages kept;                        // steps since a slot was used
 
+  __device__ bool has_set() const { return kFits || set.bits != nullptr; }
+  __device__ bool has_ages() const { return kFits || kept.data != nullptr; }
+  __device__ bool is_cached(std::int32_t token) const {
+    return static_cast<std::uint32_t>(token) < static_cast<std::uint32_t>(length);
+  }
   /// Steps since a slot was used; kFree, or 0: it may not be taken.
   __device__ std::uint32_t age(std::int32_t token, std::int32_t last_used) const {
-    if (token < 0 || token >= length) return kFree;
+    if (!is_cached(token)) return kFree;
     return token >= durable ? 0U : static_cast<std::uint32_t>(step - last_used);
   }
   __device__ std::uint32_t age(std::int32_t slot) const {
-    if (kept.data != nullptr) return kept[slot];
+    if (has_ages()) return kept[slot];
     return age(map.token_of_slot[slot], map.last_used[slot]);
   }
 };
 
 /// Slots that may be taken go by their key, the greatest first: free ones, then by age.
+template <bool kFits>
 struct Keys {
-  const Task& task;
+  const Task<kFits>& task;
   std::uint32_t greatest;
 
   __device__ std::uint32_t operator()(std::int32_t slot) const {
@@ -130,8 +92,9 @@ struct Keys {
 
 /// The `wanted`-th greatest key, and in `ties` how many slots of it belong to the greatest; 0:
 /// there are fewer than `wanted` slots to take.
-__device__ inline std::uint32_t select_key(const Keys& key, std::uint32_t wanted,
-                                           std::uint32_t& ties, Shared& shared) {
+template <bool kFits>
+__device__ std::uint32_t select_key(const Keys<kFits>& key, std::uint32_t wanted,
+                                    std::uint32_t& ties, Shared& shared) {
   const int thread = static_cast<int>(threadIdx.x);
   std::uint32_t prefix = 0;
   for (int shift = key.top_shift(); shift >= 0; shift -= kDigitBits) {
@@ -162,8 +125,9 @@ __device__ inline std::uint32_t select_key(const Keys& key, std::uint32_t wanted
 }
 
 /// list[0 .. returned): the slots to take, ascending.
-__device__ inline std::int32_t list_victims(const Task& t, const Keys& key, std::uint32_t lowest,
-                                            std::uint32_t ties, Shared& shared) {
+template <bool kFits>
+__device__ std::int32_t list_victims(const Task<kFits>& t, const Keys<kFits>& key,
+                                     std::uint32_t lowest, std::uint32_t ties, Shared& shared) {
   constexpr int kEqualShift = 32;
   std::uint64_t sums = 0;
   for (std::int32_t base = 0; base < t.map.slots; base += kThreads * kSlots) {
@@ -202,8 +166,9 @@ __device__ inline std::int32_t list_victims(const Task& t, const Keys& key, std:
 
 /// to = from, sorted by a digit of the keys, the greatest first; slots of one digit keep their
 /// order. A warp takes a part of the list.
-__device__ inline void sort_by_digit(const Keys& key, int shift, std::int32_t count,
-                                     const std::int32_t* from, std::int32_t* to, Shared& shared) {
+template <bool kFits>
+__device__ void sort_by_digit(const Keys<kFits>& key, int shift, std::int32_t count,
+                              const std::int32_t* from, std::int32_t* to, Shared& shared) {
   constexpr int kMine = kDigits * kWarps / kThreads;
   std::uint16_t* const counts = &shared.counts[0][0];
   for (int i = static_cast<int>(threadIdx.x); i < kDigits * kWarps; i += kThreads) counts[i] = 0;

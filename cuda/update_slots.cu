@@ -11,7 +11,7 @@ namespace {
 
 using namespace slots;
 
-constexpr index_t kListBytes = index_t{80} << 10;  // of shared memory, at most
+constexpr index_t kListBytes = index_t{88} << 10;  // of shared memory, at most
 static_assert(kListBytes + sizeof(Shared) <= kMostSharedBytes);
 static_assert(2 * kMostSlottedBudget * sizeof(std::int32_t) <= kListBytes);
 
@@ -29,7 +29,8 @@ struct Params {
 };
 
 /// Gives the j-th missing id the j-th of `found` slots.
-__device__ void assign(const Task& t, const std::int32_t* ids, const std::int32_t* slots,
+template <bool kFits>
+__device__ void assign(const Task<kFits>& t, const std::int32_t* ids, const std::int32_t* slots,
                        std::int32_t found) {
   for (std::int32_t base = 0; base < t.count; base += kThreads * kRanks) {
     std::int32_t slot[kRanks], index[kRanks], before[kRanks];
@@ -60,8 +61,9 @@ __device__ void assign(const Task& t, const std::int32_t* ids, const std::int32_
 }
 
 /// t.list[0 .. returned): the slots of `wanted` missing ids, in order, by the digits of their ages.
-__device__ std::int32_t sort_victims(Task& t, std::uint32_t wanted, Shared& shared) {
-  const Keys key{t, shared.longest + 1};
+template <bool kFits>
+__device__ std::int32_t sort_victims(Task<kFits>& t, std::uint32_t wanted, Shared& shared) {
+  const Keys<kFits> key{t, shared.longest + 1};
   std::uint32_t ties = 0;
   const std::uint32_t lowest = select_key(key, wanted, ties, shared);
   const std::int32_t found = list_victims(t, key, lowest, ties, shared);
@@ -76,7 +78,8 @@ __device__ std::int32_t sort_victims(Task& t, std::uint32_t wanted, Shared& shar
 }
 
 /// One KV head of one item: a slot for every selected id. Returns the misses.
-__device__ std::int32_t update_head(Task& t, const IdTile& ids, const SlotTile& slots,
+template <bool kFits>
+__device__ std::int32_t update_head(Task<kFits>& t, const IdTile& ids, const SlotTile& slots,
                                     Shared& shared, std::int32_t& hits) {
   enter_ids(t, ids, shared);
   find_slots(t, slots, shared);
@@ -87,36 +90,38 @@ __device__ std::int32_t update_head(Task& t, const IdTile& ids, const SlotTile& 
     return 0;
   }
   const auto wanted = static_cast<std::uint32_t>(missing.all);
-  std::uint32_t taken = kManyAges;
-  if (t.kept.data != nullptr) {
-    taken = take_oldest(t, shared.has_free ? kFree : shared.longest, wanted, t.other_list, shared);
-  }
-  if (taken != kManyAges) {
-    assign(t, t.list, t.other_list, static_cast<std::int32_t>(taken));
-    return min(missing.cached, static_cast<std::int32_t>(taken));
+  if (t.has_ages()) {
+    const std::uint32_t taken =
+        take_oldest(t, shared.has_free ? kFree : shared.longest, wanted, t.other_list, shared);
+    if (taken != kManyAges) {
+      assign(t, t.list, t.other_list, static_cast<std::int32_t>(taken));
+      return min(missing.cached, static_cast<std::int32_t>(taken));
+    }
   }
   const std::int32_t found = sort_victims(t, wanted, shared);
   assign(t, t.ids, t.list, found);
   return min(missing.cached, found);
 }
 
-/// The part of a block's shared memory after its lists.
+/// A block's lists in shared memory, and what else fits.
+template <bool kFits>
 struct SharedLists {
   std::int32_t *list, *other_list, *places;
   std::uint32_t *bits, *kept;
   std::uint16_t* first;
 
   __device__ SharedLists(const Params& p, std::int32_t* memory) {
-    list = memory;
+    list = device::keep_address(memory);
     other_list = list + p.max_budget;
     places = other_list + p.max_budget;
-    bits = reinterpret_cast<std::uint32_t*>(places + (p.has_places ? p.max_budget : 0));
+    bits = reinterpret_cast<std::uint32_t*>(places + (kFits || p.has_places ? p.max_budget : 0));
     kept = bits + p.words + p.words / 2;
     first = reinterpret_cast<std::uint16_t*>(bits + p.words);
   }
 };
 
 // One block an item and KV head; the last to end ticks the clock.
+template <bool kFits>
 __global__ void __launch_bounds__(kThreads, 2)
     update_slots_kernel(const __grid_constant__ Params p) {
   extern __shared__ std::int32_t memory[];
@@ -135,8 +140,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     const std::int32_t length = p.batch.length[item];
     const std::int32_t first_row = p.batch.row_begin[item];
     const bool selects = p.batch.selects[item] != 0;
-    const SharedLists lists(p, memory);
-    const TokenSet set{p.words > 0 ? lists.bits : nullptr, lists.first};
+    const SharedLists<kFits> lists(p, memory);
+    const TokenSet set{kFits || p.words > 0 ? lists.bits : nullptr, lists.first};
     std::int32_t hits = 0;
     std::int32_t misses = 0;
     if (selects) {
@@ -146,22 +151,23 @@ __global__ void __launch_bounds__(kThreads, 2)
       const std::int32_t durable = pool.durable[request];
       const index_t to = blockIdx.x * p.lists.max_budget;
       std::int32_t* const slot_of_rank = p.lists.slot_of_rank + to;
-      Task task{map,
-                count,
-                p.batch.position[first_row],
-                length,
-                // Where every group is resident, no row is in a slot alone.
-                resident < pool.groups ? durable : static_cast<std::int32_t>(pool.max_length),
-                step,
-                p.ids + blockIdx.x * p.max_budget,
-                slot_of_rank,
-                p.lists.miss_ids + to,
-                p.lists.miss_slots + to,
-                lists.list,
-                lists.other_list,
-                p.has_places ? lists.places : slot_of_rank,
-                set,
-                {p.age_words > 0 ? lists.kept : nullptr}};
+      Task<kFits> task{
+          map,
+          count,
+          p.batch.position[first_row],
+          length,
+          // Where every group is resident, no row is in a slot alone.
+          resident < pool.groups ? durable : static_cast<std::int32_t>(pool.max_length),
+          step,
+          p.ids + blockIdx.x * p.max_budget,
+          slot_of_rank,
+          p.lists.miss_ids + to,
+          p.lists.miss_slots + to,
+          lists.list,
+          lists.other_list,
+          kFits || p.has_places ? lists.places : slot_of_rank,
+          set,
+          {kFits || p.age_words > 0 ? lists.kept : nullptr}};
       set.clear(p.words);
       if (threadIdx.x == 0) {
         shared.longest = 0;
@@ -209,12 +215,14 @@ void launch_update_slots(const UpdateSlotsArgs& a, const Launch& on) {
                  bit_words,
                  take(Ages::words(a.pool.slots)),
                  on.zeros};
+  const bool fits = has_places && p.words > 0 && p.age_words > 0;
+  const auto kernel = fits ? update_slots_kernel<true> : update_slots_kernel<false>;
   const auto bytes = static_cast<int>(words * index_t{4});
   // The most, not `bytes`: it is the process's, and another backend may launch with more just now.
-  check(cudaFuncSetAttribute(update_slots_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(kListBytes)));
   const index_t blocks = std::max<index_t>(items * a.pool.kv_heads, 1);  // the clock always ticks
-  launch_early(update_slots_kernel, grid_of(blocks), kThreads, bytes, p, on);
+  launch_early(kernel, grid_of(blocks), kThreads, bytes, p, on);
 }
 
 }  // namespace spectx::cu

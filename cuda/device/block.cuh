@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "warp.cuh"
 
 namespace spectx::cu::device {
@@ -38,6 +40,15 @@ __device__ T block_exclusive_sum(T x, T* shared, T& total) {
   total = __shfl_sync(kAllLanes, warps, kWarpSize - 1);
   const T before_warp = __shfl_sync(kAllLanes, warps, (warp_index() + kWarpSize - 1) % kWarpSize);
   return (warp_index() == 0 ? T{0} : before_warp) + inclusive - x;
+}
+
+/// The same pointer to shared memory, kept in a register: otherwise its base is read anew at every
+/// use, which takes as long as a load.
+template <class T>
+__device__ T* keep_address(T* shared) {
+  auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("" : "+r"(address));
+  return static_cast<T*>(__cvta_shared_to_generic(address));
 }
 
 /// The kernel behind this one may start once every block has called this or ended.
