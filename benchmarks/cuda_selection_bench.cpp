@@ -26,15 +26,15 @@ std::vector<ScheduledItem> selecting(index_t requests, index_t length) {
   return items;
 }
 
-void top_k(benchmark::State& state) {
+/// Log weights lie close together: the leading digits of many are the same. Of spread 0 all are.
+void top_k(benchmark::State& state, float spread) {
   Gpu& gpu = Gpu::get();
   const index_t rows = state.range(0);
   const index_t length = state.range(1);
   const index_t budget = state.range(2);
   const test::BatchData batch(*gpu.backend, selecting(rows, length));
-  // Log weights lie close together: the leading digits of many are the same.
-  std::vector<float> values = test::Random(1).normal(rows * length, 3);
-  for (float& value : values) value -= 12;
+  std::vector<float> values = test::Random(1).normal(rows * length);
+  for (float& value : values) value = value * spread - 12;
   const test::DeviceMatrix scores(*gpu.backend, DType::f32, rows, length, values);
   const DeviceInts ids(*gpu.backend, Ints(size(rows * budget)));
   const DeviceInts counts(*gpu.backend, Ints(size(rows)));
@@ -134,16 +134,25 @@ void update_slots(benchmark::State& state) {
   });
 }
 
-BENCHMARK(top_k)
+BENCHMARK_CAPTURE(top_k, weights, 3.0F)
     ->Name("top_k/cuda/f32")
     ->ArgNames({"rows", "tokens", "budget"})
     ->Args({1, 34'816, 2048})
     ->Args({64, 34'816, 2048})
     ->Args({1, 131'072, 2048})
     ->Args({8, 131'072, 2048})
+    ->Args({16, 131'072, 2048})
+    ->Args({32, 131'072, 2048})
     ->Args({64, 131'072, 2048})
+    ->Args({128, 131'072, 2048})
     ->Args({256, 34'816, 2048})
     ->Args({1, 131'072, 8192})
+    ->UseManualTime();
+BENCHMARK_CAPTURE(top_k, ties, 0.0F)
+    ->Name("top_k_of_ties/cuda/f32")
+    ->ArgNames({"rows", "tokens", "budget"})
+    ->Args({1, 131'072, 2048})
+    ->Args({64, 131'072, 2048})
     ->UseManualTime();
 BENCHMARK(update_slots)
     ->Name("update_slots/cuda")

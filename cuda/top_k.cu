@@ -1,146 +1,204 @@
 // SPDX-License-Identifier: Apache-2.0
 // ids = the sinks, the k largest of the middle, the window, ascending; ties to the lower id, NaN
 // below every number.
-// Reads the scores of an item and head twice, the second time from the cache where they fit:
-// latency bound for few rows. The first kernel counts their leading digits; the second keeps those
-// that reach the digit of the k-th, and the last of its blocks to end finds the k-th among them.
+// Reads the scores of an item and head once: a cluster of blocks keeps in shared memory what fits,
+// and reads the rest again. The k-th largest of the maxima of a few scores each is at most the k-th
+// of all, and not much lower: few scores reach its leading digit. They alone are sorted out.
 #include "launch_early.cuh"
-#include "top_k_candidates.cuh"
+#include "top_k_search.cuh"
 
 namespace spectx::cu {
 namespace {
 
 using namespace top_k;
 
-constexpr int kCopies = 4;  // of the counters of a block
-
-// One block a chunk: adds up the leading digits of its scores. Neighbouring lanes count apart: many
-// scores share a digit.
-__global__ void __launch_bounds__(kBlockThreads) count_kernel(const __grid_constant__ Params p) {
-  extern __shared__ __align__(16) std::byte memory[];
-  using Copies = device::Vec<std::uint32_t, kCopies>;
-  auto* const histogram = reinterpret_cast<Copies*>(memory);  // [kDigits]
-  device::wait_for_kernel_ahead();
-  device::let_next_kernel_start();
-  const Row row(p);
-  if (row.is_done() || !row.has_choice()) return;
-  const Chunk chunk(row, blockIdx.x);
-  for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kBlockThreads) histogram[i] = {};
-  __syncthreads();
+/// Counts the leading digits of every score, or of the largest of 4 or kThreadScores, and keeps the
+/// orders.
+__device__ void count_maxima(Shared& shared, const CachedChunk& c, std::uint32_t of,
+                             std::int32_t* saw_nan) {
   bool has_nan = false;
-  for_tiles<false>(chunk, [&](std::uint32_t, const float(&scores)[kThreadScores], unsigned there) {
+  const auto count = [&](std::uint32_t order) {
+    if (order != 0) atomicAdd(&shared.own[order >> kTopShift], 1U);
+  };
+  for (std::uint32_t tile = 0; tile < c.count; tile += kTileScores) {
+    std::uint32_t order[kVecs][kVecScores];
+    c.load_tile(tile, order);
+    const bool is_cached = c.is_cached(tile);
+    std::uint32_t largest = 0;
 #pragma unroll
-    for (int i = 0; i < kThreadScores; ++i) {
-      if ((there >> i & 1U) == 0) continue;
-      const std::uint32_t order = order_of(scores[i]);
-      has_nan = has_nan || order == 0;
-      atomicAdd(&histogram[order >> kTopShift].element[threadIdx.x % kCopies], 1U);
+    for (int v = 0; v < kVecs; ++v) {
+      if (is_cached) {
+        device::store_vec(c.cache + c.first_of_vec(tile, v),
+                          device::Vec<std::uint32_t, kVecScores>{order[v][0], order[v][1],
+                                                                 order[v][2], order[v][3]});
+      }
+      std::uint32_t of_vec = 0;
+#pragma unroll
+      for (int i = 0; i < kVecScores; ++i) {
+        has_nan = has_nan || order[v][i] == kNaNOrder;
+        of_vec = max(of_vec, order[v][i]);
+        if (of == 1) count(order[v][i]);
+      }
+      if (of == kVecScores) count(of_vec);
+      largest = max(largest, of_vec);
     }
-  });
-  has_nan = __syncthreads_or(has_nan) != 0;
-  std::uint32_t* const sums = p.zeros + blockIdx.y * kRowWords;
-  for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kBlockThreads) {
-    const Copies own = histogram[i];
-    std::uint32_t sum = 0;
-#pragma unroll
-    for (int c = 0; c < kCopies; ++c) sum += own.element[c];
-    if (sum != 0) atomicAdd(&sums[i], sum);
+    if (of == kThreadScores) count(largest);
   }
-  if (has_nan && threadIdx.x == 0 && p.saw_nan != nullptr) *p.saw_nan = 1;
+  if (has_nan && saw_nan != nullptr) *saw_nan = 1;
 }
 
-/// Lists the chunk's scores whose leading digit is at least `digit`, ascending by id. Returns how
-/// many.
-__device__ std::uint32_t filter(Shared& shared, const Chunk& chunk, std::uint32_t digit,
-                                Candidate* list) {
+/// Where a thread's candidates of a tile go, whose vectors each have some: a warp's vectors are one
+/// after the other.
+struct Places {
+  static constexpr int kBits = 8;
+  static constexpr std::uint32_t kField = (1U << kBits) - 1;
+  static constexpr std::uint32_t kVecMask = (1U << kVecScores) - 1;
+  static_assert(device::kWarpSize * kVecScores <= kField && kVecs * kBits == 32);
+  std::uint32_t first[kVecs];  // of each vector's, in the block
+  std::uint32_t total;         // of the block
+
+  __device__ Places(std::uint32_t mask, std::uint32_t* shared) {
+    std::uint32_t own = 0;  // kBits each
+#pragma unroll
+    for (int v = 0; v < kVecs; ++v) {
+      own |= static_cast<std::uint32_t>(__popc(mask >> (v * kVecScores) & kVecMask)) << (v * kBits);
+    }
+    const std::uint32_t sums = device::prefix_sum(own);
+    const std::uint32_t all = __shfl_sync(device::kAllLanes, sums, device::kWarpSize - 1);
+    std::uint32_t of_warp = 0;
+#pragma unroll
+    for (int v = 0; v < kVecs; ++v) {
+      first[v] = of_warp + ((sums - own) >> (v * kBits) & kField);
+      of_warp += all >> (v * kBits) & kField;
+    }
+    const std::uint32_t before = sum_of_warps_before(of_warp, shared, total);
+#pragma unroll
+    for (int v = 0; v < kVecs; ++v) first[v] += before;
+  }
+};
+
+/// Lists the scores of at least `floor`, ascending by id. Returns how many there are: of more than
+/// kListed none counts as listed.
+__device__ std::uint32_t list(Shared& shared, const CachedChunk& c, std::uint32_t floor) {
   std::uint32_t size = 0;
-  for_tiles<true>(
-      chunk, [&](std::uint32_t tile, const float(&scores)[kThreadScores], unsigned kept) {
-        std::uint32_t order[kThreadScores];
+  int turn = 0;
+  for (std::uint32_t tile = 0; tile < c.count; tile += kTileScores) {
+    std::uint32_t order[kVecs][kVecScores];
+    c.reload_tile(tile, order);
+    std::uint32_t mask = 0;
 #pragma unroll
-        for (int i = 0; i < kThreadScores; ++i) {
-          order[i] = order_of(scores[i]);
-          if (order[i] >> kTopShift < digit) kept &= ~(1U << i);
-        }
-        std::uint32_t total = 0;
-        std::uint32_t to = size + device::block_exclusive_sum(
-                                      static_cast<std::uint32_t>(__popc(kept)), shared.scan, total);
-        const std::int32_t id = chunk.first_id + static_cast<std::int32_t>(tile) +
-                                static_cast<std::int32_t>(threadIdx.x) * kThreadScores;
+    for (int i = 0; i < kThreadScores; ++i) {
+      mask |= order[i / kVecScores][i % kVecScores] >= floor ? 1U << i : 0U;
+    }
+    const Places places(mask, shared.scan[turn]);
+    turn = 1 - turn;
 #pragma unroll
-        for (int i = 0; i < kThreadScores; ++i) {
-          if ((kept >> i & 1U) != 0) list[to++] = {order[i], id + i};
-        }
-        size += total;
-      });
+    for (int v = 0; v < kVecs; ++v) {
+      std::uint32_t at = size + places.first[v];
+      std::uint32_t left = mask >> (v * kVecScores) & Places::kVecMask;
+      for (; left != 0; left &= left - 1) {
+        const auto i = static_cast<std::uint32_t>(__ffs(static_cast<int>(left)) - 1);
+        if (at < kListed) shared.list[at].order = c.first_of_vec(tile, v) + i;
+        ++at;
+      }
+    }
+    size += places.total;
+  }
+  __syncthreads();
+  for (std::uint32_t i = threadIdx.x; i < min(size, kListed); i += kThreads) {
+    const std::uint32_t at = shared.list[i].order;  // its place in the chunk so far
+    shared.list[i] = {c.reload(at), c.first_id + static_cast<std::int32_t>(at)};
+  }
+  __syncthreads();
   return size;
 }
 
-/// The last block of a row: its k-th and what is above it.
-__device__ void finish(const Params& p, const Row& row, std::uint32_t chunk_size,
-                       std::uint32_t digit, std::uint32_t wanted, Candidate* cache,
-                       Shared& shared) {
-  if (device::warp_index() == 0) {
-    const unsigned lane = threadIdx.x;
-    const std::uint32_t size =
-        lane < gridDim.x ? __ldcg(p.list_sizes + blockIdx.y * kMostChunks + lane) : 0;
-    std::uint32_t sum = size;
-#pragma unroll
-    for (int step = 1; step < device::kWarpSize; step *= 2) {
-      const std::uint32_t before = __shfl_up_sync(device::kAllLanes, sum, step);
-      if (lane >= static_cast<unsigned>(step)) sum += before;
-    }
-    shared.first[lane] = sum - size;
-    if (lane == kMostChunks - 1) shared.first[kMostChunks] = sum;
+/// Brings the candidates of all blocks to the first, which finishes the selection; false where they
+/// are too many for it.
+__device__ bool finish_in_one(Shared& shared, const CachedChunk& chunk, std::uint32_t size,
+                              std::uint32_t wanted, std::int32_t* to) {
+  if (threadIdx.x < gridDim.x) {
+    device::add_remote(&shared.listed[blockIdx.x], threadIdx.x, size);
   }
-  for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kBlockThreads) {
-    p.zeros[blockIdx.y * kRowWords + i] = 0;
+  device::arrive_at_cluster();
+  device::wait_for_cluster();
+  std::uint32_t total = 0;
+  std::uint32_t most = 0;
+  for (unsigned block = 0; block < gridDim.x; ++block) {
+    total += shared.listed[block];
+    most = max(most, shared.listed[block]);
   }
-  __syncthreads();
-  const Candidates all{p.lists + blockIdx.y * p.list_stride, chunk_size, shared.first, cache,
-                       shared.first[kMostChunks]};
-  for (std::uint32_t i = threadIdx.x; i < min(all.count, kCached); i += kBlockThreads) {
-    cache[i] = all.read(i);
-  }
-  const std::uint32_t lowest = find_lowest(shared, all, digit, wanted);
-  write_ids(shared, all, lowest, wanted, p.ids + row.index * p.max_budget + p.sinks);
+  if (most > kListed || total > chunk.cached / 2) return false;
+  auto* const gathered = reinterpret_cast<Candidate*>(chunk.cache);
+  if (blockIdx.x == 0) gather_lists(shared, total, gathered);
+  device::arrive_at_cluster();
+  device::wait_for_cluster();  // no block ends before its list has been read
+  if (blockIdx.x > 0) return true;
+  const Candidates all{chunk, gathered, total};
+  const std::uint32_t lowest = find_lowest<false>(shared, all, wanted);
+  write_ids(shared, all, lowest, wanted, {0, 0}, to);
+  return true;
 }
 
-// One block a chunk.
-__global__ void __launch_bounds__(kBlockThreads) select_kernel(const __grid_constant__ Params p) {
-  extern __shared__ __align__(16) std::byte memory[];  // Candidate [kCached]
-  __shared__ Shared shared;
-  device::wait_for_kernel_ahead();
-  const Row row(p);
-  if (row.is_done()) return;
+/// The part of a selection that no score decides.
+__device__ void write_ends(const Params& p, const Row& row) {
   std::int32_t* const ids = p.ids + row.index * p.max_budget;
   const std::int32_t thread = static_cast<std::int32_t>(threadIdx.x);
-  if (blockIdx.x == 0) {
-    if (thread == 0) p.counts[row.index] = row.selects ? min(row.length, row.budget) : kAllTokens;
-    const bool takes_all = row.selects && !row.has_choice();
-    const std::int32_t leading = takes_all ? row.length : (row.has_choice() ? p.sinks : 0);
-    for (std::int32_t i = thread; i < leading; i += kBlockThreads) ids[i] = i;
-    for (std::int32_t i = thread; row.has_choice() && i < p.window; i += kBlockThreads) {
-      ids[row.budget - p.window + i] = row.end + i;
-    }
+  if (thread == 0) p.counts[row.index] = row.selects ? min(row.length, row.budget) : kAllTokens;
+  const bool takes_all = row.selects && !row.has_choice();
+  const std::int32_t leading = takes_all ? row.length : (row.has_choice() ? p.sinks : 0);
+  for (std::int32_t i = thread; i < leading; i += kThreads) ids[i] = i;
+  for (std::int32_t i = thread; row.has_choice() && i < p.window; i += kThreads) {
+    ids[row.budget - p.window + i] = row.end + i;
   }
-  if (!row.has_choice()) return;
-  const Chunk chunk(row, blockIdx.x);
-  std::uint32_t* const sums = p.zeros + blockIdx.y * kRowWords;
+}
+
+// One cluster a row.
+__global__ void __launch_bounds__(kThreads, 1) top_k_kernel(const __grid_constant__ Params p) {
+  extern __shared__ __align__(16) std::byte memory[];
+  Shared& shared = *reinterpret_cast<Shared*>(device::keep_address(memory));
+  for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kThreads) {
+    shared.own[i] = shared.sums[0][i] = shared.sums[1][i] = 0;
+  }
+  if (threadIdx.x < kMostCluster) {
+    shared.listed[threadIdx.x] = shared.above[threadIdx.x] = shared.equal[threadIdx.x] = 0;
+  }
+  __syncthreads();
+  device::arrive_at_cluster();
+  device::wait_for_kernel_ahead();
+  const Row row(p);
+  if (!row.is_done() && blockIdx.x == 0) write_ends(p, row);
   std::uint32_t wanted = row.wanted(p);
-  const std::uint32_t digit = find_digit<kDigits>(shared, sums, wanted);
-  Candidate* const list = p.lists + blockIdx.y * p.list_stride;
-  const std::uint32_t size = filter(shared, chunk, digit, list + chunk.offset);
-  if (thread == 0) p.list_sizes[blockIdx.y * kMostChunks + blockIdx.x] = size;
-  __syncthreads();
-  if (thread == 0) {
-    __threadfence();
-    shared.is_last = atomicInc(&sums[kDigits], gridDim.x - 1) == gridDim.x - 1 ? 1 : 0;
-    __threadfence();
+  const bool has_work = !row.is_done() && row.has_choice();
+  const CachedChunk chunk{{Chunk(row)}, reinterpret_cast<std::uint32_t*>(&shared + 1), p.cached};
+  if (has_work) {
+    const auto all = static_cast<std::uint64_t>(row.end - row.begin);
+    // So many that at least `wanted` maxima are there, and that the k-th of them is not too low.
+    const std::uint32_t of = all >= std::uint64_t{32} * wanted  ? kThreadScores
+                             : all >= std::uint64_t{8} * wanted ? kVecScores
+                                                                : 1;
+    count_maxima(shared, chunk, of, p.saw_nan);
   }
-  __syncthreads();
-  if (shared.is_last == 0) return;
-  finish(p, row, chunk.size, digit, wanted, reinterpret_cast<Candidate*>(memory), shared);
+  device::wait_for_cluster();  // every block's counts are 0 at first
+  if (!has_work || wanted == 0) return;
+  std::uint32_t pivot_wanted = wanted;
+  const std::uint32_t pivot = find_digit<true>(shared, 0, pivot_wanted);
+  const std::uint32_t size = list(shared, chunk, max(pivot << kTopShift, kNaNOrder));
+  device::let_next_kernel_start();
+  std::int32_t* const to = p.ids + row.index * p.max_budget + p.sinks;
+  if (finish_in_one(shared, chunk, size, wanted, to)) return;
+  const bool is_listed = size <= kListed;
+  const Candidates all{chunk, is_listed ? shared.list : nullptr, is_listed ? size : chunk.count};
+  const std::uint32_t lowest = find_lowest<true>(shared, all, wanted);
+  write_ids(shared, all, lowest, wanted, count_before(shared, all, lowest), to);
+}
+
+int most_shared_bytes() {
+  int device = 0;
+  int bytes = 0;
+  check(cudaGetDevice(&device));
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return bytes;
 }
 
 }  // namespace
@@ -151,17 +209,20 @@ void launch_top_k(const TopKArgs& a, const Launch& on) {
   if (rows == 0) return;
   // Nothing here depends on a length, so that a captured launch serves every one.
   const index_t most_scores = a.scores.shape[2];
-  const index_t list_stride = most_scores + kVecScores + kMostChunks * kThreadScores;
-  const index_t row_bytes = list_stride * index_t{sizeof(Candidate)} + kMostChunks * index_t{4};
-  const index_t fitting =
-      std::clamp(kMostScratchBytes / row_bytes, index_t{1}, kZeroWords / kRowWords);
-  const index_t portion = div_up(rows, div_up(rows, fitting));
-  constexpr index_t kManyRows = 32;  // chunks of so many would be too short for their lists
-  const index_t blocks = on.multiprocessors * (portion < kManyRows ? index_t{2} : index_t{1});
-  const index_t useful = std::min<index_t>(div_up(most_scores, kTileScores), kMostChunks);
-  const index_t room = std::max<index_t>(blocks / portion, 1);  // one more would be a second wave
-  const auto chunks = static_cast<unsigned>(std::clamp<index_t>(useful, 1, room));
-  auto* const lists = reinterpret_cast<Candidate*>(on.scratch.reserve(portion * row_bytes));
+  constexpr index_t kLeastScores = 2048;  // of a block: fewer are not worth the cluster's barriers
+  index_t blocks = 1;
+  while (on.has_clusters && blocks < kMostCluster &&
+         2 * blocks * rows <= (blocks == 1 ? 4 : 3) * index_t{on.multiprocessors} / 4 &&
+         2 * blocks * kLeastScores <= most_scores) {
+    blocks *= 2;
+  }
+  const int most_bytes = most_shared_bytes();
+  // A block's scores, and as many candidates of the row as it may want: what fits.
+  const index_t part = div_up(most_scores + kVecScores, blocks) + kVecScores;
+  const index_t candidates = 4 * a.out.max_budget;
+  const index_t room = (most_bytes - index_t{sizeof(Shared)}) / index_t{sizeof(float)};
+  const index_t cached =
+      std::min(div_up(std::max(part, candidates), kWarpScores), room / kWarpScores) * kWarpScores;
   Params p{rows_of<const float>(a.scores),
            view_of(*a.batch),
            static_cast<std::int32_t>(a.rule.budget),
@@ -175,22 +236,16 @@ void launch_top_k(const TopKArgs& a, const Launch& on) {
            kv_heads,
            a.saw_nan,
            0,
-           on.zeros,
-           lists,
-           reinterpret_cast<std::uint32_t*>(lists + portion * list_stride),
-           list_stride};
-  constexpr int kCacheBytes = kCached * static_cast<int>(sizeof(Candidate));
-  constexpr int kHistogramBytes = kDigits * kCopies * static_cast<int>(sizeof(std::uint32_t));
-  static_assert(kCacheBytes + sizeof(Shared) <= kMostSharedBytes);
-  static_assert(kHistogramBytes < kMostSharedBytes);
-  check(cudaFuncSetAttribute(count_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             kHistogramBytes));
-  check(cudaFuncSetAttribute(select_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             kCacheBytes));
-  for (; p.first_row < rows; p.first_row += portion) {
-    const dim3 grid(chunks, static_cast<unsigned>(std::min(portion, rows - p.first_row)));
-    launch_early(count_kernel, grid, kBlockThreads, kHistogramBytes, p, on);
-    launch_early(select_kernel, grid, kBlockThreads, kCacheBytes, p, on);
+           static_cast<std::uint32_t>(cached)};
+  // The most, not `bytes`: it is the process's, and another backend may launch with more just now.
+  check(
+      cudaFuncSetAttribute(top_k_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes));
+  const int bytes = static_cast<int>(sizeof(Shared)) + static_cast<int>(p.cached * sizeof(float));
+  constexpr index_t kMostRows = 65'535;  // of a grid
+  for (; p.first_row < rows; p.first_row += kMostRows) {
+    const dim3 grid(static_cast<unsigned>(blocks),
+                    static_cast<unsigned>(std::min(kMostRows, rows - p.first_row)));
+    launch_early(top_k_kernel, grid, kThreads, bytes, p, on, static_cast<unsigned>(blocks));
   }
 }
 

@@ -2,31 +2,19 @@
 #pragma once
 
 #include "device/vec.cuh"
+#include "device/warp.cuh"
 #include "kernels.hpp"
 #include "views.cuh"
 
 // The rows of scores that top_k reads, and a block's part of one.
 namespace spectx::cu::top_k {
 
-inline constexpr int kBlockThreads = 512;
-inline constexpr int kThreadScores = 8;  // loads of a thread that are in flight, two vectors
-inline constexpr int kTileScores = kBlockThreads * kThreadScores;
+inline constexpr int kThreads = 1024;
 inline constexpr int kVecScores = 4;
-inline constexpr int kMostChunks = 32;  // of a row: a lane each
-inline constexpr int kTopBits = 12;     // of the first digit; two lower ones follow
-inline constexpr int kLowBits = 10;
-inline constexpr int kDigits = 1 << kTopBits;
-inline constexpr int kLowDigits = 1 << kLowBits;
-inline constexpr int kTopShift = 2 * kLowBits;
-static_assert(kTopBits + kTopShift == 32);
-inline constexpr int kRowWords = kDigits + 32;  // counted digits, chunks that are done
-inline constexpr int kCached = 8192;            // candidates in shared memory: more are read again
-
-/// A score that reaches the digit of the k-th.
-struct Candidate {
-  std::uint32_t order;
-  std::int32_t id;
-};
+inline constexpr int kVecs = 4;  // loads of a thread that are in flight
+inline constexpr int kThreadScores = kVecs * kVecScores;
+inline constexpr int kWarpScores = device::kWarpSize * kThreadScores;  // neighbours
+inline constexpr int kTileScores = kThreads * kThreadScores;
 
 struct Params {
   Rows<const float> scores;
@@ -36,22 +24,18 @@ struct Params {
   std::int32_t *ids, *counts;
   index_t max_budget, kv_heads;
   std::int32_t* saw_nan;
-  index_t first_row;          // of the launch
-  std::uint32_t* zeros;       // [rows of the launch, kRowWords]
-  Candidate* lists;           // [rows of the launch, list_stride], a chunk's where its scores are
-  std::uint32_t* list_sizes;  // [rows of the launch, kMostChunks]
-  index_t list_stride;
+  index_t first_row;     // of the launch
+  std::uint32_t cached;  // scores of a block that its shared memory holds
 };
 
-/// Bits that order like the scores: -0 equals 0, and NaN, the lowest, is 0.
+/// Bits that order like the scores: -0 equals 0, and NaN is the lowest. 0 stands for no score.
 __device__ inline std::uint32_t order_of(float score) {
   constexpr std::uint32_t kSign = 0x80000000U;
-  constexpr std::uint32_t kInfinity = 0x7f800000U;
-  const std::uint32_t bits = __float_as_uint(score);
-  if ((bits & ~kSign) > kInfinity) return 0;
-  if ((bits & ~kSign) == 0) return kSign;
-  return (bits & kSign) != 0 ? ~bits : bits | kSign;
+  const std::uint32_t bits = __float_as_uint(score + 0.0F);
+  const auto all_if_negative = static_cast<std::uint32_t>(static_cast<std::int32_t>(bits) >> 31);
+  return score != score ? 1U : bits ^ (all_if_negative | kSign);
 }
+inline constexpr std::uint32_t kNaNOrder = 1;
 
 /// What one item and KV head of the target asks for.
 struct Row {
@@ -82,70 +66,92 @@ struct Row {
 /// A block's part of the middle of a row. Starts at a vector, so that the first `skip` are not of
 /// the middle.
 struct Chunk {
-  std::uint32_t offset, size;  // among the chunks of the row
   std::uint32_t skip, count;
   std::int32_t first_id;
   const float* scores;
 
-  __device__ Chunk(const Row& row, unsigned index) {
+  __device__ explicit Chunk(const Row& row) {
     const auto at = reinterpret_cast<std::uintptr_t>(row.scores + row.begin) / sizeof(float);
     const auto before = static_cast<std::uint32_t>(at % kVecScores);
     const std::uint32_t all = static_cast<std::uint32_t>(row.end - row.begin) + before;
-    size = (all / gridDim.x / kThreadScores + 1) * kThreadScores;
-    offset = min(index * size, all);
-    skip = index == 0 ? before : 0;
+    const std::uint32_t step = gridDim.x * kVecScores;
+    const std::uint32_t size = (all / step + (all % step != 0 ? 1 : 0)) * kVecScores;
+    const std::uint32_t offset = min(blockIdx.x * size, all);
+    skip = blockIdx.x == 0 ? before : 0;
     count = min(size, all - offset);
     scores = row.scores + row.begin - before + offset;
     first_id = row.begin - static_cast<std::int32_t>(before) + static_cast<std::int32_t>(offset);
   }
+  /// The order of a score, or 0.
+  __device__ std::uint32_t order_at(std::uint32_t at) const {
+    return at >= skip && at < count ? order_of(scores[at]) : 0;
+  }
 };
 
-/// The thread's scores of a tile that starts at `tile`: neighbours, or vectors that the block
-/// shares out. Returns which of them are there, a bit each.
-template <bool kNeighbours>
-__device__ unsigned load_scores(const Chunk& c, std::uint32_t tile, float (&score)[kThreadScores]) {
-  constexpr int kVecs = kThreadScores / kVecScores;
-  constexpr unsigned kAll = (1U << kThreadScores) - 1;
-  const std::uint32_t first = tile + threadIdx.x * (kNeighbours ? kThreadScores : kVecScores);
-  constexpr std::uint32_t kStep = kNeighbours ? kVecScores : kVecScores * kBlockThreads;
-  if (tile >= c.skip && tile + kTileScores <= c.count) {
-    device::Vec<float, kVecScores> vec[kVecs];
+/// A chunk whose first orders are in shared memory.
+struct CachedChunk : Chunk {
+  std::uint32_t* cache;
+  std::uint32_t cached;  // a multiple of kWarpScores
+
+  /// The first of the warp's scores of a tile.
+  static __device__ std::uint32_t first_of_warp(std::uint32_t tile) {
+    return tile + static_cast<std::uint32_t>(device::warp_index()) * kWarpScores;
+  }
+  /// The first of vector v of the thread.
+  static __device__ std::uint32_t first_of_vec(std::uint32_t tile, int v) {
+    constexpr int kWarpVecs = device::kWarpSize * kVecScores;
+    return first_of_warp(tile) +
+           static_cast<std::uint32_t>(v * kWarpVecs + device::lane_index() * kVecScores);
+  }
+  __device__ bool is_cached(std::uint32_t tile) const {
+    return first_of_warp(tile) + kWarpScores <= cached;
+  }
+  /// The orders of the thread's scores of a tile, from device memory; 0 where there is none.
+  __device__ void load_tile(std::uint32_t tile, std::uint32_t (&order)[kVecs][kVecScores]) const {
+    const std::uint32_t first = first_of_warp(tile);
+    if (first >= skip && first + kWarpScores <= count) {
+      device::Vec<float, kVecScores> vec[kVecs];
+#pragma unroll
+      for (int v = 0; v < kVecs; ++v) {
+        vec[v] = device::load_vec<float, kVecScores>(scores + first_of_vec(tile, v));
+      }
+#pragma unroll
+      for (int v = 0; v < kVecs; ++v) {
+#pragma unroll
+        for (int i = 0; i < kVecScores; ++i) order[v][i] = order_of(vec[v].element[i]);
+      }
+      return;
+    }
 #pragma unroll
     for (int v = 0; v < kVecs; ++v) {
-      vec[v] = device::load_vec<float, kVecScores>(c.scores + first + v * kStep);
+#pragma unroll
+      for (int i = 0; i < kVecScores; ++i) {
+        order[v][i] = order_at(first_of_vec(tile, v) + static_cast<std::uint32_t>(i));
+      }
+    }
+  }
+  /// The same, from the cache if it has them.
+  __device__ void reload_tile(std::uint32_t tile, std::uint32_t (&order)[kVecs][kVecScores]) const {
+    if (!is_cached(tile)) return load_tile(tile, order);
+#pragma unroll
+    for (int v = 0; v < kVecs; ++v) reload(first_of_vec(tile, v), order[v]);
+  }
+  /// The orders of a vector.
+  __device__ void reload(std::uint32_t first, std::uint32_t (&order)[kVecScores]) const {
+    if (first < cached) {
+      const auto kept = device::load_vec<std::uint32_t, kVecScores>(cache + first);
+#pragma unroll
+      for (int i = 0; i < kVecScores; ++i) order[i] = kept.element[i];
+      return;
     }
 #pragma unroll
-    for (int i = 0; i < kThreadScores; ++i) {
-      score[i] = vec[i / kVecScores][i % kVecScores];
+    for (int i = 0; i < kVecScores; ++i) {
+      order[i] = order_at(first + static_cast<std::uint32_t>(i));
     }
-    return kAll;
   }
-  unsigned there = 0;
-#pragma unroll
-  for (int i = 0; i < kThreadScores; ++i) {
-    const std::uint32_t at = first + i / kVecScores * kStep + i % kVecScores;
-    const bool is_there = at >= c.skip && at < c.count;
-    score[i] = is_there ? c.scores[at] : 0.0F;
-    there |= is_there ? 1U << i : 0U;
+  __device__ std::uint32_t reload(std::uint32_t at) const {
+    return at < cached ? cache[at] : order_at(at);
   }
-  return there;
-}
-
-/// Calls body(tile, scores, there) for the tiles of a chunk; the next one is on its way.
-template <bool kNeighbours, class Body>
-__device__ void for_tiles(const Chunk& c, Body body) {
-  float next[kThreadScores];
-  unsigned next_there = load_scores<kNeighbours>(c, 0, next);
-  for (std::uint32_t tile = 0; tile < c.count; tile += kTileScores) {
-    float scores[kThreadScores];
-#pragma unroll
-    for (int i = 0; i < kThreadScores; ++i) scores[i] = next[i];
-    const unsigned there = next_there;
-    if (tile + kTileScores < c.count) {
-      next_there = load_scores<kNeighbours>(c, tile + kTileScores, next);
-    }
-    body(tile, scores, there);
-  }
-}
+};
 
 }  // namespace spectx::cu::top_k

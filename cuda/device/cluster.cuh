@@ -41,4 +41,35 @@ __device__ inline float2 load_remote(const float2* own, unsigned rank) {
 #endif
 }
 
+__device__ inline uint2 load_remote(const uint2* own, unsigned rank) {
+#if __CUDA_ARCH__ >= 900
+  const auto here = static_cast<std::uint32_t>(__cvta_generic_to_shared(own));
+  std::uint32_t there;
+  uint2 value;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(rank));
+  asm volatile("ld.shared::cluster.v2.u32 {%0,%1}, [%2];"
+               : "=r"(value.x), "=r"(value.y)
+               : "r"(there)
+               : "memory");
+  return value;
+#else
+  static_cast<void>(rank);
+  return *own;
+#endif
+}
+
+/// Adds to what block `rank` of the cluster has in its shared memory where this block has `own`.
+__device__ inline void add_remote(std::uint32_t* own, unsigned rank, std::uint32_t number) {
+#if __CUDA_ARCH__ >= 900
+  const auto here = static_cast<std::uint32_t>(__cvta_generic_to_shared(own));
+  std::uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(rank));
+  asm volatile("red.relaxed.cluster.shared::cluster.add.u32 [%0], %1;" ::"r"(there), "r"(number)
+               : "memory");
+#else
+  static_cast<void>(rank);
+  atomicAdd(own, number);
+#endif
+}
+
 }  // namespace spectx::cu::device

@@ -26,10 +26,11 @@ __device__ inline float group_max(float x, int lanes = kWarpSize) {
   return x;
 }
 /// The sum of the lanes up to this one, of the whole warp.
-__device__ inline std::uint32_t prefix_sum(std::uint32_t x) {
+template <class T>
+__device__ T prefix_sum(T x) {
 #pragma unroll
   for (int step = 1; step < kWarpSize; step *= 2) {
-    const std::uint32_t before = __shfl_up_sync(kAllLanes, x, static_cast<unsigned>(step));
+    const T before = __shfl_up_sync(kAllLanes, x, static_cast<unsigned>(step));
     if (lane_index() >= step) x += before;
   }
   return x;

@@ -9,8 +9,7 @@
 
 namespace spectx::cu {
 
-/// Of a launch, at most; an operation that would need more runs in several. One row of top_k takes
-/// 8 bytes a score all the same: more beyond 16 million.
+/// Of a launch, at most; an operation that would need more runs in several.
 inline constexpr index_t kMostScratchBytes = index_t{128} << 20;
 inline constexpr index_t kMostPartialBytes = index_t{64} << 20;  // of attend
 inline constexpr index_t kLeastScratchBytes = index_t{4} << 20;  // that a stream takes
@@ -38,8 +37,7 @@ inline index_t scratch_bytes(const ScratchShape& s) noexcept {
   const index_t partials =
       std::min(kMostPartialBytes, product({rows, s.query_heads, kSplits, s.head_dim + 2}));
   const index_t products = product({s.requests, s.query_heads, s.max_length + 512});
-  const index_t candidates = product({2, s.requests, s.kv_heads, s.max_length + 8192});
-  const index_t most = std::max({partials, products, candidates, kWorkspaceBytes});
+  const index_t most = std::max({partials, products, kWorkspaceBytes});
   const auto largest = static_cast<index_t>(std::bit_ceil(static_cast<std::uint64_t>(most)));
   return 2 * largest - kLeastScratchBytes + kStreams * kZeroWords * kFloat;
 }
