@@ -97,7 +97,8 @@ refuses(2 "--host-dtype needs --device-memory" ${model} ${head} ${short} --backe
         --host-dtype fp8)
 refuses(2 "--window of at least 2" ${model} ${head} ${short} --window 1 --device-memory 1G)
 refuses(2 "unknown argument" ${model} ${head} ${short} --frobnicate)
-refuses(2 "--json and --trace name one file" ${model} ${head} ${short} --json a --trace a)
+refuses(2 "--json and --trace must name different files" ${model} ${head} ${short} --json a --trace
+        ./a)
 
 # Bad input.
 refuses(1 "none.gguf: " --model "${FOLDER}/none.gguf" ${head} ${short})

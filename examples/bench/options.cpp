@@ -2,10 +2,10 @@
 #include "bench/options.hpp"
 
 #include <array>
-#include <set>
 
 #include "bench/model_shapes.hpp"
 #include "support/args.hpp"
+#include "support/atomic_file.hpp"
 
 namespace spectx::bench {
 namespace {
@@ -172,11 +172,8 @@ void check_together(const Args& args, const Options& o) {
   }
   if (!o.plot.empty() && !o.has_visits()) throw UsageError("--plot needs --run or --arrivals");
   if (args.has("--skip") && !o.is_run) throw UsageError("--skip needs --run");
-  std::set<std::string> files;
-  for (const std::string& file : {o.json, o.csv, o.plot, o.spans}) {
-    if (!file.empty() && !files.insert(file).second) {
-      throw UsageError("--json, --csv, --plot and --spans must name different files");
-    }
+  if (!support::are_different_files({o.json, o.csv, o.plot, o.spans})) {
+    throw UsageError("--json, --csv, --plot and --spans must name different files");
   }
 }
 

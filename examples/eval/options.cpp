@@ -6,6 +6,7 @@
 
 #include "eval/needles.hpp"
 #include "support/args.hpp"
+#include "support/atomic_file.hpp"
 
 namespace spectx::eval {
 namespace {
@@ -138,10 +139,7 @@ Options read_options(int argc, const char* const* argv) {
   o.json = args.text("--json");
   o.csv = args.text("--csv");
   o.plots = args.text("--plots");
-  const auto are_one = [](const std::string& a, const std::string& b) {
-    return !a.empty() && a == b;
-  };
-  if (are_one(o.json, o.csv) || are_one(o.json, o.plots) || are_one(o.csv, o.plots)) {
+  if (!support::are_different_files({o.json, o.csv, o.plots})) {
     throw UsageError("--json, --csv and --plots must name different files");
   }
   return o;

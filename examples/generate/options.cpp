@@ -4,6 +4,7 @@
 #include <array>
 
 #include "support/args.hpp"
+#include "support/atomic_file.hpp"
 
 namespace spectx::generate {
 namespace {
@@ -70,7 +71,9 @@ void check_together(const Options& o) {
   if (!s.has_guard() && (s.max_budget > 0 || !s.may_read_all)) {
     throw UsageError("--max-budget and --capped need --min-coverage");
   }
-  if (!o.json.empty() && o.json == o.trace) throw UsageError("--json and --trace name one file");
+  if (!support::are_different_files({o.json, o.trace})) {
+    throw UsageError("--json and --trace must name different files");
+  }
 }
 
 }  // namespace

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -69,5 +71,18 @@ class AtomicFile {
   std::string path_;    // as it was given
   std::string target_;  // links followed
 };
+
+/// Whether none of the paths, empty ones aside, names the file of another.
+inline bool are_different_files(std::initializer_list<std::string> paths) {
+  namespace fs = std::filesystem;
+  std::set<fs::path> files;
+  for (const std::string& path : paths) {
+    std::error_code ignored;
+    if (path.empty()) continue;
+    const fs::path whole = fs::weakly_canonical(fs::absolute(path, ignored), ignored);
+    if (!files.insert(whole).second) return false;
+  }
+  return true;
+}
 
 }  // namespace spectx::support
