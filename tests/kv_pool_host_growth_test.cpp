@@ -14,16 +14,12 @@ using namespace spectx::test;
 
 namespace {
 
-/// Slow memory: while it is shut nobody gets any.
+/// Slow memory: nobody gets a chunk of it until it is opened.
 class GatedMemory final : public MemoryResource {
  public:
   explicit GatedMemory(MemoryResource& memory) : memory_(memory) {}
   ~GatedMemory() override { open(); }
 
-  void shut() {
-    const std::lock_guard lock(mutex_);
-    is_open_ = false;
-  }
   void open() {
     const std::lock_guard lock(mutex_);
     is_open_ = true;
@@ -31,7 +27,7 @@ class GatedMemory final : public MemoryResource {
   }
   void* allocate(index_t bytes, index_t alignment) override {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return is_open_; });
+    changed_.wait(lock, [&] { return is_open_ || bytes < kChunkBytes; });
     return memory_.allocate(bytes, alignment);
   }
   void deallocate(void* memory, index_t bytes) noexcept override {
@@ -40,10 +36,12 @@ class GatedMemory final : public MemoryResource {
   bool is_slow() const noexcept override { return true; }
 
  private:
+  static constexpr index_t kChunkBytes = index_t{1} << 20;  // or more
+
   MemoryResource& memory_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool is_open_ = true;
+  bool is_open_ = false;
 };
 
 /// A request of 60 tokens, and `free_pages` more; the host tier grows in the background.
@@ -62,7 +60,6 @@ TEST_CASE("a batch waits for a host tier that has to grow before a group can lea
   GatedMemory host(backend->memories().host);
   Memories memories = backend->memories();
   RowLoop loop(*backend, pool_shape(), growing_plan(8), {memories.device, host});
-  host.shut();
   const RequestId id = loop.open(120);
   loop.prefill(id, 60);
   loop.place(id, 2);
@@ -82,7 +79,6 @@ TEST_CASE("a prompt's chunk leaves room for a group's slots and for the next chu
   const auto backend = make_backend({.threads = 1, .two_memories = true});
   GatedMemory host(backend->memories().host);
   RowLoop loop(*backend, pool_shape(), growing_plan(15), {backend->memories().device, host});
-  host.shut();
   const RequestId id = loop.open(120);
   loop.prefill(id, 60);
   loop.place(id, 2);  // cannot leave yet
