@@ -12,14 +12,16 @@ inline bool RetrievalHead::is_fed(const ScheduledItem& item) const {
   return item.first > kept.begin && item.first <= kept.end;
 }
 
-/// Leads whose key can be made. A row that is rerun after a long rewind has its key already.
+/// Leads whose key can be made. A row that is rerun after a long rewind has its key already. Token
+/// 0 has no feature and is never chosen by its key; it gets one because keys are read by tiles.
 inline Array<const std::int32_t> RetrievalHead::fed_leads(const Batch& batch, StreamView stream) {
   if (can_replay(batch)) return batch.lead_row;
   fed_on_host_.clear();
   std::int32_t row = 0;
   for (const ScheduledItem& item : batch.items) {
     const index_t leads = item.selects ? item.rows : 1;
-    for (std::int32_t n = 0; n < leads; ++n) fed_on_host_.push_back(is_fed(item) ? row + n : -1);
+    const bool has_key = item.first == 0 || is_fed(item);
+    for (std::int32_t n = 0; n < leads; ++n) fed_on_host_.push_back(has_key ? row + n : -1);
     row += static_cast<std::int32_t>(item.rows);
   }
   const auto leads = static_cast<index_t>(fed_on_host_.size());
