@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <limits>
 #include <memory>
 #include <random>
 #include <vector>
 
+#include "deferred_work.hpp"
 #include "spectx/backend.hpp"
 #include "tracked_memory.hpp"
 
@@ -30,12 +30,12 @@ class DeferredBackend final : public Backend {
   /// Runs `count` operations, each of a stream drawn by chance.
   void run_some(int count) {
     for (; count > 0; --count) {
-      Queue& queue = *queues_[random_() % queues_.size()];
-      if (!queue.work.empty()) run_to(queue, queue.done + 1);
+      DeferredQueue& queue = *queues_[random_() % queues_.size()];
+      if (!queue.work.empty()) queue.run_to(queue.done + 1);
     }
   }
   void run_all() {
-    for (const auto& queue : queues_) run_to(*queue, queue->put);
+    for (const auto& queue : queues_) queue->run_all();
     worker_.synchronize(stream_);
   }
 
@@ -91,15 +91,15 @@ class DeferredBackend final : public Backend {
   void attend(const AttendArgs& a, StreamView s) override { defer(&Backend::attend, a, s); }
 
   Stream make_stream(StreamOptions = {}) override {
-    queues_.push_back(std::make_unique<Queue>());
+    queues_.push_back(std::make_unique<DeferredQueue>());
     return {*this, queues_.back().get()};
   }
-  Event make_event() override { return {*this, new Place}; }
+  Event make_event() override { return {*this, new DeferredPlace}; }
   void destroy_stream(void* handle) noexcept override {
-    if (calls_left_ > 0) run_to(queue({handle}), queue({handle}).put);
+    if (calls_left_ > 0) queue({handle}).run_all();
     worker_.synchronize(stream_);
   }
-  void destroy_event(void* handle) noexcept override { delete static_cast<Place*>(handle); }
+  void destroy_event(void* handle) noexcept override { delete static_cast<DeferredPlace*>(handle); }
 
   void copy(void* to, const void* from, index_t bytes, StreamView s) override {
     const bool is_from_here = device_.has(from) || host_.has(from);
@@ -127,13 +127,13 @@ class DeferredBackend final : public Backend {
   }
   void wait(StreamView s, EventView event) override {
     call();
-    const Place until = place(event);
+    const DeferredPlace until = place(event);
     if (is_capturing_ || until.queue == nullptr) return;
-    put(s, [until] { run_to(*until.queue, until.position); });
+    put(s, [until] { until.queue->run_to(until.position); });
   }
   bool is_done(EventView event) override {
     call();
-    const Place until = place(event);
+    const DeferredPlace until = place(event);
     if (until.queue != nullptr && until.queue->done < until.position) return false;
     worker_.synchronize(stream_);
     return true;
@@ -141,7 +141,7 @@ class DeferredBackend final : public Backend {
   bool is_capturing(StreamView) override { return is_capturing_; }
   void synchronize(StreamView s) override {
     call();
-    run_to(queue(s), queue(s).put);
+    queue(s).run_all();
     worker_.synchronize(stream_);
   }
 
@@ -157,26 +157,8 @@ class DeferredBackend final : public Backend {
   const TraceSink& trace() const noexcept override { return worker_.trace(); }
 
  private:
-  struct Queue {
-    std::deque<std::function<void()>> work;
-    index_t put = 0, done = 0;
-  };
-  /// After the operation `position - 1` of a stream.
-  struct Place {
-    Queue* queue = nullptr;
-    index_t position = 0;
-  };
-
-  static Queue& queue(StreamView s) { return *static_cast<Queue*>(s.handle); }
-  static Place& place(EventView e) { return *static_cast<Place*>(e.handle); }
-  static void run_to(Queue& queue, index_t position) {
-    while (queue.done < position) {
-      const std::function<void()> operation = std::move(queue.work.front());
-      queue.work.pop_front();
-      operation();
-      ++queue.done;
-    }
-  }
+  static DeferredQueue& queue(StreamView s) { return *static_cast<DeferredQueue*>(s.handle); }
+  static DeferredPlace& place(EventView e) { return *static_cast<DeferredPlace*>(e.handle); }
   void call() {
     if (calls_left_ == 0) throw Error("the device is lost");
     --calls_left_;
@@ -184,26 +166,12 @@ class DeferredBackend final : public Backend {
   void put(StreamView s, std::function<void()> operation) {
     call();
     if (is_capturing_) return captured_.push_back(std::move(operation));
-    queue(s).work.push_back(std::move(operation));
-    ++queue(s).put;
+    queue(s).push(std::move(operation));
   }
 
-  /// Arguments until they are used. A Batch is host data, which a launch reads at the call.
-  template <class Args>
-  struct Held {
-    Args args;
-    Batch batch{};
-    std::vector<ScheduledItem> items{};
-  };
   template <class Args>
   void defer(void (Backend::*operation)(const Args&, StreamView), const Args& args, StreamView s) {
-    const auto held = std::make_shared<Held<Args>>(Held<Args>{args});
-    if constexpr (requires { args.batch; }) {
-      held->batch = *args.batch;
-      held->items.assign(args.batch->items.begin(), args.batch->items.end());
-      held->batch.items = held->items;
-      held->args.batch = &held->batch;
-    }
+    const auto held = std::make_shared<HeldArgs<Args>>(args);
     put(s, [this, operation, held] { std::invoke(operation, worker_, held->args, stream_); });
   }
 
@@ -211,7 +179,7 @@ class DeferredBackend final : public Backend {
   Stream stream_;
   TrackedMemory device_, host_;
   std::mt19937 random_;
-  std::vector<std::unique_ptr<Queue>> queues_;
+  std::vector<std::unique_ptr<DeferredQueue>> queues_;
   index_t calls_left_ = std::numeric_limits<index_t>::max();
   bool is_capturing_ = false;
   Graph captured_;

@@ -6,8 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "device_reader.hpp"
-#include "simulated_rows.hpp"
+#include "simulated_layers.hpp"
 #include "simulated_selections.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 
@@ -23,17 +22,9 @@ class PoolSimulation {
         pool_(backend, shape, plan, backend.memories(), lender),
         pipeline_(backend, pool_, {}),
         stream_(backend.make_stream()),
-        reader_(backend, backend.memories().host),
-        content_(shape, plan.host_dtype),
+        layers_(backend, shape, plan, stream_),
         selections_(backend, shape, plan),
-        random_(seed) {
-    const index_t rows = plan.max_step_rows;
-    const index_t width = std::max(shape.query_heads, shape.kv_heads) * (shape.k_dim + shape.v_dim);
-    for (Buffer* b : {&k_, &v_, &q_, &out_})
-      *b = Buffer(backend.memories().device, rows * width * 4);
-    backend.fill(q_.data(), 0, q_.bytes(), stream_);
-    backend.fill(k_.data(), 0x3f, k_.bytes(), stream_);
-  }
+        random_(seed) {}
 
   /// Returns the largest error of an output, relative to the largest value.
   double operate() {
@@ -62,7 +53,7 @@ class PoolSimulation {
 
  private:
   struct Live {
-    std::vector<std::uint32_t> rows;  // the write that made each row
+    SimulatedLayers::Writes rows;  // the write that made each row
     index_t final_length = 0;
     bool is_parked = false;
   };
@@ -155,72 +146,42 @@ class PoolSimulation {
     if (batch == nullptr) return 0;
     if (!is_ended && number(0, 1) == 0) return 0;  // scheduled and forgotten
     const Selection selection = select(*batch);
-    std::vector<std::uint32_t> writes;
+    SimulatedLayers::Writes writes;
     for (index_t r = 0; r < batch->num_rows; ++r) writes.push_back(++write_);
+    std::vector<SimulatedLayers::Writes> held;  // of each item, with those of this step
+    std::size_t row = 0;
+    for (const ScheduledItem& item : batch->items) {
+      held.push_back(live_.at(item.request.value).rows);
+      for (index_t n = 0; n < item.rows; ++n) held.back().push_back(writes[row++]);
+    }
     pipeline_.begin_step(*batch, selection, stream_);
     double worst = 0;
     const auto all = static_cast<int>(pool_.shape().layers);
     for (index_t layer = 0, end = is_ended ? all : number(0, all); layer < end; ++layer) {
       if (pool_.cached_layer(layer) < 0) continue;
-      worst = std::max(worst, run_layer(layer, *batch, writes));
+      worst =
+          std::max(worst, layers_.run(pipeline_, layer, *batch, writes, held, selections_.chosen));
     }
     if (!is_ended) return pipeline_.abandon_step(stream_), worst;
     pipeline_.end_step(stream_);
     backend_.synchronize(stream_);
-    std::size_t row = 0;
-    for (const ScheduledItem& item : batch->items) {
-      Live& live = live_[item.request.value];
-      for (index_t n = 0; n < item.rows; ++n) live.rows.push_back(writes[row++]);
+    for (std::size_t i = 0; i < held.size(); ++i) {
+      live_[batch->items[i].request.value].rows = held[i];
     }
     fetched_ += pipeline_.report().misses;
     ++steps_;
     return worst;
   }
 
-  double run_layer(index_t layer, const Batch& batch, const std::vector<std::uint32_t>& writes) {
-    const ModelShape& shape = pool_.shape();
-    const auto heads = shape.kv_heads;
-    std::vector<float> v;
-    for (index_t r = 0; r < batch.num_rows; ++r) {
-      for (index_t h = 0; h < heads; ++h) {
-        for (index_t d = 0; d < shape.v_dim; ++d) {
-          v.push_back(content_.value(writes[static_cast<std::size_t>(r)], layer, h, d));
-        }
-      }
-    }
-    backend_.copy(v_.data(), v.data(), static_cast<index_t>(v.size() * 4), stream_);
-    const auto view = [&](const Buffer& b, index_t h, index_t dim) {
-      return split_heads(matrix_view(b.data(), DType::f32, batch.num_rows, h * dim), h, dim);
-    };
-    const KVView rows = pipeline_.append(layer, view(k_, heads, shape.k_dim),
-                                         view(v_, heads, shape.v_dim), stream_);
-    const TensorView out = view(out_, shape.query_heads, shape.v_dim);
-    backend_.attend(
-        {.q = view(q_, shape.query_heads, shape.k_dim), .kv = rows, .batch = &batch, .out = out},
-        stream_);
-    const float* const read = reader_.ask(out.as<const float>(), out.size(), stream_);
-    reader_.wait(stream_);
-    std::vector<std::vector<std::uint32_t>> held;
-    std::size_t row = 0;
-    for (const ScheduledItem& item : batch.items) {
-      held.push_back(live_.at(item.request.value).rows);
-      for (index_t n = 0; n < item.rows; ++n) held.back().push_back(writes[row++]);
-    }
-    return content_.largest_error(layer, batch, held, selections_.chosen,
-                                  {read, read + out.size()});
-  }
-
   Backend& backend_;
   KVPool pool_;
   PrefetchPipeline pipeline_;
   Stream stream_;
-  DeviceReader reader_;
-  SimulatedRows content_;
+  SimulatedLayers layers_;
   SimulatedSelections selections_;
   std::mt19937 random_;
   std::map<std::int32_t, Live> live_;
   std::vector<std::int32_t> tokens_;
-  Buffer k_, v_, q_, out_;
   std::uint32_t write_ = 0;
   index_t out_of_memory_ = 0, fetched_ = 0, steps_ = 0;
 };

@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <map>
-#include <numeric>
 #include <vector>
 
 #include "device_reader.hpp"
 #include "found_rows.hpp"
 #include "known_rows.hpp"
+#include "row_choice.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 
 namespace spectx::test {
@@ -18,8 +18,6 @@ namespace spectx::test {
 /// that lost in a host tier of a smaller type what such a tier loses.
 class RowLoop {
  public:
-  using Ids = std::vector<std::int32_t>;
-
   RowLoop(Backend& b, const ModelShape& shape, const PoolPlan& plan, PageLender* lender = nullptr)
       : RowLoop(b, shape, plan, b.memories(), lender) {}
   RowLoop(Backend& b, const ModelShape& shape, const PoolPlan& plan, Memories memories,
@@ -30,9 +28,9 @@ class RowLoop {
         pipeline(b, pool, {}),
         reader(b, b.memories().host),
         content_(shape, plan.host_dtype),
+        choice_(plan, shape.kv_heads, memories.device),
         k_(memories.device, plan.max_step_rows * shape.kv_heads * shape.k_dim * 4),
         v_(memories.device, plan.max_step_rows * shape.kv_heads * shape.v_dim * 4),
-        ids_(memories.device, plan.max_requests * shape.kv_heads * (plan.selection.budget + 1) * 4),
         tokens_(static_cast<std::size_t>(plan.max_step_rows), 1) {}
   /// What is still on the stream reads what goes now.
   ~RowLoop() { backend.synchronize(stream); }
@@ -64,39 +62,9 @@ class RowLoop {
     if (waits) pipeline.wait_ready();
   }
 
-  /// Sinks, window, and in the middle what `phase` chooses.
-  Ids choose(index_t length, index_t head, index_t phase) const {
-    const SelectionConfig& rule = pool.plan().selection;
-    const index_t middle = length - rule.sinks - rule.recent_window;
-    const index_t wanted = rule.budget - rule.sinks - rule.recent_window;
-    Ids ids;
-    for (index_t id = 0; id < length; ++id) {
-      const index_t at = id - rule.sinks;
-      const bool is_forced = at < 0 || at >= middle;
-      const bool is_chosen =
-          middle > 0 && (at + phase * 3 + head) % middle < std::min(wanted, middle);
-      if (length <= rule.budget || is_forced || is_chosen) {
-        ids.push_back(static_cast<std::int32_t>(id));
-      }
-    }
-    return ids;
-  }
   /// Of the batch that was scheduled, for all heads of all items.
   Selection select(const Batch& batch, index_t phase) {
-    const index_t heads = pool.shape().kv_heads;
-    const index_t budget = pool.plan().selection.budget;
-    const auto count = static_cast<index_t>(batch.items.size()) * heads;
-    Ids ids(static_cast<std::size_t>(count * budget)), counts;
-    for (index_t at = 0; at < count; ++at) {
-      const ScheduledItem& item = batch.items[static_cast<std::size_t>(at / heads)];
-      const Ids mine = choose(item.first + item.rows, at % heads, phase);
-      std::copy(mine.begin(), mine.end(), ids.begin() + at * budget);
-      counts.push_back(item.selects ? static_cast<std::int32_t>(mine.size()) : kAllTokens);
-    }
-    auto* const to = reinterpret_cast<std::int32_t*>(ids_.data());
-    backend.copy(to, ids.data(), count * budget * 4, stream);
-    backend.copy(to + count * budget, counts.data(), count * 4, stream);
-    return {{to, count * budget}, {to + count * budget, count}, {}, budget};
+    return choice_.select(backend, batch, phase, stream);
   }
 
   void step(const std::vector<BatchItem>& items, index_t phase = 0) {
@@ -160,7 +128,7 @@ class RowLoop {
                                   ceil_div(rows, view.page_rows), stream));
       for (index_t head = 0; head < shape.kv_heads; ++head) {
         const index_t count = is_in_slots(view, item)
-                                  ? static_cast<index_t>(choose_or_all(item, head, phase).size())
+                                  ? static_cast<index_t>(choice_.read_by(item, head, phase).size())
                                   : 0;
         slots.push_back(count == 0 ? nullptr
                                    : reader.ask(view.slot_of_rank +
@@ -175,7 +143,7 @@ class RowLoop {
       for (index_t head = 0; head < shape.kv_heads; ++head) {
         const std::int32_t* const of_rank =
             slots[static_cast<std::size_t>(i * shape.kv_heads + head)];
-        const Ids ids = choose_or_all(item, head, phase);
+        const RowChoice::Ids ids = choice_.read_by(item, head, phase);
         for (std::size_t rank = 0; rank < ids.size(); ++rank) {
           const index_t n = is_in_slots(view, item) ? of_rank[rank] : ids[rank];
           const std::byte* const page = tables[static_cast<std::size_t>(i)][n / view.page_rows];
@@ -195,12 +163,6 @@ class RowLoop {
       wrong_rows += state == KnownRows::State::wrong ? 1 : 0;
     }
   }
-  Ids choose_or_all(const ScheduledItem& item, index_t head, index_t phase) const {
-    if (item.selects) return choose(item.first + item.rows, head, phase);
-    Ids all(static_cast<std::size_t>(item.first + item.rows));
-    std::iota(all.begin(), all.end(), 0);
-    return all;
-  }
   bool is_offloaded(const KVView& view, const ScheduledItem& item) const {
     return pool.resident_groups(item.request) <= view.group;
   }
@@ -211,7 +173,8 @@ class RowLoop {
     return is_offloaded(view, item) && item.selects;
   }
   KnownRows content_;
-  Buffer k_, v_, ids_;
+  RowChoice choice_;
+  Buffer k_, v_;
   std::vector<std::int32_t> tokens_;
   std::map<std::int32_t, std::vector<int>> rows_;  // the write that made each row
   int writes_ = 0;
