@@ -60,8 +60,9 @@ class PrefetchPipeline {
   void apply(const Placement& placement, StreamView stream);
 
   /// Fetches what the step of `batch` will read, without running it. The requests are `warming`
-  /// until the rows are there; steps of other requests go on meanwhile, and so does `stream`,
-  /// unless the warm before is still under way. Nothing happens to requests that are wholly on the
+  /// until the rows are there; steps of other requests go on meanwhile. Warms share their lists:
+  /// `stream` waits for the warm before, so requests that come together take one batch, and others
+  /// are warmed once those before are `ready`. Nothing happens to requests that are wholly on the
   /// device.
   void warm(const Batch& batch, const Selection& selection, StreamView stream);
 
