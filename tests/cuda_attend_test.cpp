@@ -10,6 +10,8 @@ using namespace spectx::test;
 
 namespace {
 
+using Rows = std::vector<index_t>;
+
 constexpr index_t kTokens = 500;
 
 AttendItem dense(int request, index_t first, index_t rows) {
@@ -34,11 +36,8 @@ AttendItem sparse(int request, index_t first, index_t rows, index_t kv_heads) {
 TEST_CASE("attend with activations of half size is the softmax, to their precision") {
   const auto b = device();
   if (b == nullptr) return;
-  const DType dtype = GENERATE(DType::f16, DType::bf16);
-  const HeadsShape heads =
-      GENERATE(HeadsShape{32, 8, 128, 128}, HeadsShape{9, 3, 64, 64}, HeadsShape{4, 2, 80, 80},
-               HeadsShape{3, 3, 96, 96}, HeadsShape{71, 1, 64, 64}, HeadsShape{4, 2, 256, 256},
-               HeadsShape{2, 1, 6, 10});
+  const auto [heads, dtype] =
+      GENERATE(from_range(combinations(kHalfHeadsShapes, std::vector{DType::f16, DType::bf16})));
   CAPTURE(dtype_name(dtype), heads.query_heads, heads.k_dim);
   const AttendCase data(heads, dtype, 4, kTokens, 3, dtype);
   const std::vector<AttendItem> items = {dense(0, 0, 70), sparse(1, 300, 1, heads.kv_heads),
@@ -53,8 +52,9 @@ TEST_CASE("attend with activations of half size is the softmax, to their precisi
 TEST_CASE("attend of many rows: how rows of q and out lie does not change a bit") {
   const auto b = device();
   if (b == nullptr) return;
-  const HeadsShape heads = GENERATE(HeadsShape{8, 2, 128, 128}, HeadsShape{3, 1, 64, 64});
-  const index_t rows = GENERATE(9, 43, 200);
+  const auto [rows, heads] =
+      GENERATE(from_range(combinations(std::vector<index_t>{200, 43, 9},
+                                       std::vector<HeadsShape>{{8, 2, 128, 128}, {3, 1, 64, 64}})));
   CAPTURE(heads.k_dim, rows);
   constexpr index_t kLong = 1100;
   const AttendCase data(heads, DType::bf16, 1, kLong, 9, DType::bf16);
@@ -70,7 +70,7 @@ TEST_CASE("attend on tensor cores: neighbours, slots and names of rows do not ch
   const auto b = device();
   if (b == nullptr) return;
   const HeadsShape heads{8, 2, 128, 128};
-  const index_t rows = GENERATE(9, 64, 100);
+  const index_t rows = GENERATE(from_range(values<index_t>({9, 64, 100}, {9, 100})));
   CAPTURE(rows);
   const AttendCase data(heads, DType::bf16, 3, kTokens, 5, DType::bf16);
   AttendItem item = dense(1, kTokens - rows, rows);
@@ -88,7 +88,8 @@ TEST_CASE("attend on tensor cores: neighbours, slots and names of rows do not ch
 TEST_CASE("attend of one row: how many blocks share its splits does not change a bit") {
   const auto b = device();
   if (b == nullptr) return;
-  const std::size_t requests = GENERATE(2, 3, 8, 16);  // 16 splits to a block at last
+  // 16 splits to a block at last
+  const index_t requests = GENERATE(from_range(values<index_t>({2, 3, 8, 16}, {3, 16})));
   CAPTURE(requests);
   const HeadsShape heads{8, 8, 64, 64};
   constexpr index_t kRanks = 2048;
@@ -98,8 +99,8 @@ TEST_CASE("attend of one row: how many blocks share its splits does not change a
   for (Bound& bound : bounds) bound.allowed += 0x1p-8 * (6 + std::abs(bound.expected));
   const std::vector<float> alone = data.run(*b, {item});
   REQUIRE(outside(alone, bounds) == "");
-  const std::vector<float> all = data.run(*b, std::vector<AttendItem>(requests, item));
-  for (std::size_t i = 0; i < requests; ++i) {
+  const std::vector<float> all = data.run(*b, std::vector<AttendItem>(at(requests), item));
+  for (std::size_t i = 0; i < at(requests); ++i) {
     const auto begin = all.begin() + static_cast<std::ptrdiff_t>(i * alone.size());
     REQUIRE(alone == std::vector<float>(begin, begin + static_cast<std::ptrdiff_t>(alone.size())));
   }

@@ -1,58 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // A decode step in a CUDA graph, replayed while lengths grow, placements change and requests come
 // and go, gives the bits of steps that are run.
-#include <cuda_runtime_api.h>
-
 #include <memory>
 
 #include "catch.hpp"
 #include "spectx/cuda/backend.hpp"
-#include "spectx/cuda/interop.hpp"
+#include "support/cuda_capture.hpp"
 #include "support/cuda_device.hpp"
 #include "support/device_data.hpp"
 #include "support/random.hpp"
-#include "support/replay_loop.hpp"
 
 using namespace spectx;
 using namespace spectx::test;
 
 namespace {
-
-void check(cudaError_t status) {
-  CAPTURE(cudaGetErrorString(status));
-  REQUIRE(status == cudaSuccess);
-}
-
-/// What `work` puts on the stream.
-std::shared_ptr<cudaGraphExec_t> capture(StreamView on, cudaStreamCaptureMode mode,
-                                         const std::function<void()>& work) {
-  const cudaStream_t stream = cu::cuda_stream(on);
-  cudaGraph_t graph = nullptr;
-  check(cudaStreamBeginCapture(stream, mode));
-  try {
-    work();
-  } catch (...) {
-    static_cast<void>(cudaStreamEndCapture(stream, &graph));
-    static_cast<void>(cudaGraphDestroy(graph));
-    static_cast<void>(cudaGetLastError());
-    throw;
-  }
-  check(cudaStreamEndCapture(stream, &graph));
-  cudaGraphExec_t exec = nullptr;
-  check(cudaGraphInstantiate(&exec, graph, 0));
-  check(cudaGraphDestroy(graph));
-  return {new cudaGraphExec_t(exec), [](cudaGraphExec_t* e) {
-            static_cast<void>(cudaGraphExecDestroy(*e));
-            delete e;
-          }};
-}
-
-ReplayLoop::Capture by(cudaStreamCaptureMode mode) {
-  return [mode](ReplayLoop& loop, const std::function<void()>& step) -> ReplayLoop::Launch {
-    const auto graph = capture(loop.stream, mode, step);
-    return [graph, &loop] { check(cudaGraphLaunch(*graph, cu::cuda_stream(loop.stream))); };
-  };
-}
 
 /// A product that cuBLAS makes, which takes more scratch than the operations of a decode step.
 struct Product {
@@ -74,14 +35,15 @@ TEST_CASE("200 steps in CUDA graphs give the bits of steps that are run") {
   const auto b = device();
   if (b == nullptr) return;
   const cudaStreamCaptureMode mode =
-      GENERATE(cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed);
+      GENERATE(from_range(values({cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed},
+                                 {cudaStreamCaptureModeThreadLocal})));
   const SelectionConfig rule = replay_rule(GENERATE(false, true));
   CAPTURE(mode, rule.has_guard());
-  if (is_slow_run() && (mode == cudaStreamCaptureModeRelaxed || !rule.has_guard())) return;
-  ReplayScene<ReplayLoop> replayed(rule, *b, by(mode));
+  if (is_slow_run() && !rule.has_guard()) return;
+  ReplayScene<ReplayLoop> replayed(rule, *b, capture_by(mode));
   ReplayScene<ToyLoop> run(rule, *b);
   const Product product(*b);
-  const int steps = is_slow_run() ? 10 : 200;
+  const int steps = unless_slow(200, 8);
   for (int n = 0; n < steps; ++n) {
     CAPTURE(n);
     REQUIRE(difference(replayed.step(n), run.step(n)) == "");
@@ -98,7 +60,7 @@ TEST_CASE("a host that runs ahead of replays reads whole figures") {
   const auto b = device();
   if (b == nullptr) return;
   const PoolPlan plan = toy_plan({.budget = 48, .sinks = 2, .recent_window = 16}, 64);
-  const int steps = is_slow_run() ? 8 : 120;
+  const int steps = unless_slow(120, 4);
   /// Step -> path, hits, misses, bytes, as reports showed them.
   using Figures = std::map<index_t, std::array<index_t, 4>>;
   const auto decode = [steps](auto& loop, auto&& step) {
@@ -124,7 +86,7 @@ TEST_CASE("a host that runs ahead of replays reads whole figures") {
     }
     return figures;
   };
-  ReplayLoop replayed(*b, plan, by(cudaStreamCaptureModeThreadLocal));
+  ReplayLoop replayed(*b, plan, capture_by(cudaStreamCaptureModeThreadLocal));
   const std::array<Event, 2> done = {b->make_event(), b->make_event()};
   std::size_t launches = 0;
   const Figures seen = decode(replayed, [&](const std::vector<BatchItem>& items) {

@@ -13,7 +13,7 @@ using namespace spectx::test;
 namespace {
 
 constexpr SelectionConfig kRule{.budget = 48, .sinks = 2, .recent_window = 16};
-const int kSteps = is_slow_run() ? 6 : 60;
+const int kSteps = unless_slow(60, 3);
 
 /// A loop with a request that decodes, partly off the device.
 struct Decoding {

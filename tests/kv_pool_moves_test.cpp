@@ -32,11 +32,11 @@ void decode(RowLoop& loop, RequestId id, int steps) {
 }  // namespace
 
 TEST_CASE("groups go to the host and come back with every row") {
-  const index_t length = GENERATE(0, 7, 24, 60);
+  const index_t length = GENERATE(from_range(values<index_t>({0, 7, 24, 60}, {60})));
   const std::int32_t from = GENERATE(0, 1, 2, 3);
   const std::int32_t to = GENERATE(0, 1, 2, 3);
   CAPTURE(length, from, to);
-  if (is_slow_run() && (length != 60 || (from + to) % 2 == 0)) return;
+  if (is_slow_run() && from + to != 3) return;
   const auto backend = two_memories();
   RowLoop loop(*backend, pool_shape(), pool_plan());
   const index_t at_start = loop.pool.stats().device_used;

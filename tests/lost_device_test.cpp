@@ -44,7 +44,7 @@ TEST_CASE("a lost device gives one error and lets everything be closed") {
   const PoolPlan plan = lent(toy_plan(kRule, 64), shape, how, 4 * kToyGroups * 32);
   index_t calls = 0;
   bool was_lost = true;
-  for (; was_lost; calls += is_slow_run() ? 401 : 7) {
+  for (; was_lost; calls += unless_slow(7, 401)) {
     CAPTURE(how, calls);
     DeferredBackend device(*worker);
     EngineBlocks engine(device, shape, plan);

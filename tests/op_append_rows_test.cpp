@@ -124,9 +124,9 @@ struct AppendCase {
 
 TEST_CASE("append_rows writes resident rows by token, rounded to the pages' type") {
   const NamedBackend b = GENERATE(from_range(backends()));
-  const HeadsShape heads = GENERATE(from_range(kHeadsShapes));
   const DType dtype = GENERATE(from_range(kRowTypes));
-  const bool has_v = GENERATE(true, false);
+  const auto [heads, has_v] =
+      GENERATE(from_range(combinations(kHeadsShapes, std::vector{true, false})));
   CAPTURE(b.name, heads.kv_heads, heads.k_dim, dtype_name(dtype), has_v);
   AppendCase c{heads,
                dtype,

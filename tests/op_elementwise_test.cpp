@@ -13,6 +13,9 @@ namespace {
 
 enum class Out { other, first, second };
 
+const std::vector<index_t> kDims = {1, 17, 64, 2048, 5001};
+const std::vector<Out> kOuts = {Out::other, Out::first, Out::second};
+
 struct Operands {
   DeviceMatrix a, b, other;
 
@@ -30,30 +33,28 @@ struct Operands {
 
 TEST_CASE("add is the exact float sum, also into an operand") {
   const NamedBackend b = GENERATE(from_range(backends()));
-  const index_t rows = GENERATE(from_range(kRowCounts));
-  const index_t dim = GENERATE(1, 17, 64, 2048, 5001);
-  const Out which = GENERATE(Out::other, Out::first, Out::second);
+  const auto [rows, dim, which] = GENERATE(from_range(combinations(kRowCounts, kDims, kOuts)));
   CAPTURE(b.name, rows, dim, static_cast<int>(which));
   const Operands x(*b.backend, rows, dim);
+  const DeviceMatrix& out = x.out(which);
   run_on(*b.backend, [&](StreamView stream) {
-    b.backend->add({.a = x.a.view(), .b = x.b.view(), .out = x.out(which).view()}, stream);
+    b.backend->add({.a = x.a.view(), .b = x.b.view(), .out = out.view()}, stream);
   });
   std::vector<float> sum = x.a.rounded();
   for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += x.b.rounded()[i];
-  REQUIRE(x.out(which).read() == sum);
-  REQUIRE(x.out(which).is_padding_intact());
+  REQUIRE(out.read() == sum);
+  REQUIRE(out.is_padding_intact());
 }
 
 TEST_CASE("add of a repeated vector adds it to every row") {
   const NamedBackend b = GENERATE(from_range(backends()));
-  const index_t rows = GENERATE(from_range(kRowCounts));
-  const index_t dim = GENERATE(1, 17, 2048, 5001);
+  const auto [rows, dim] = GENERATE(from_range(combinations(kRowCounts, kDims)));
   CAPTURE(b.name, rows, dim);
   const Operands x(*b.backend, rows, dim);
   const DeviceMatrix vector(*b.backend, DType::f32, 1, dim, Random(3).normal(dim), Padding{0, 1});
+  const TensorView bias = repeated(vector_view(vector.view().data, DType::f32, dim), rows);
   run_on(*b.backend, [&](StreamView stream) {
-    const TensorView bias = vector_view(vector.view().data, DType::f32, dim);
-    b.backend->add({.a = x.a.view(), .b = repeated(bias, rows), .out = x.a.view()}, stream);
+    b.backend->add({.a = x.a.view(), .b = bias, .out = x.a.view()}, stream);
   });
   std::vector<float> sum = x.a.rounded();
   for (std::size_t i = 0; i < sum.size(); ++i) {
@@ -65,13 +66,12 @@ TEST_CASE("add of a repeated vector adds it to every row") {
 
 TEST_CASE("swiglu is silu(gate) * up, also into an operand") {
   const NamedBackend b = GENERATE(from_range(backends()));
-  const index_t rows = GENERATE(from_range(kRowCounts));
-  const index_t dim = GENERATE(1, 17, 64, 2048, 5001);
-  const Out which = GENERATE(Out::other, Out::first, Out::second);
+  const auto [rows, dim, which] = GENERATE(from_range(combinations(kRowCounts, kDims, kOuts)));
   CAPTURE(b.name, rows, dim, static_cast<int>(which));
   const Operands x(*b.backend, rows, dim);
+  const DeviceMatrix& out = x.out(which);
   run_on(*b.backend, [&](StreamView stream) {
-    b.backend->swiglu({.gate = x.a.view(), .up = x.b.view(), .out = x.out(which).view()}, stream);
+    b.backend->swiglu({.gate = x.a.view(), .up = x.b.view(), .out = out.view()}, stream);
   });
   std::vector<Bound> bounds;
   for (std::size_t i = 0; i < x.a.rounded().size(); ++i) {
@@ -80,8 +80,8 @@ TEST_CASE("swiglu is silu(gate) * up, also into an operand") {
     // exp(-gate) carries the rounding of its argument, |gate| eps, and its own.
     bounds.push_back({value, (8 + std::abs(gate)) * kEpsilon * std::abs(value)});
   }
-  REQUIRE(outside(x.out(which).read(), bounds) == "");
-  REQUIRE(x.out(which).is_padding_intact());
+  REQUIRE(outside(out.read(), bounds) == "");
+  REQUIRE(out.is_padding_intact());
 }
 
 TEST_CASE("swiglu far from zero is 0 or gate * up") {

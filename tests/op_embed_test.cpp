@@ -50,9 +50,8 @@ EmbedCase make_case(Backend& backend, DType dtype, index_t hidden, std::vector<s
 
 TEST_CASE("embed copies the rows of the tokens exactly") {
   const NamedBackend b = GENERATE(from_range(backends()));
-  const DType dtype = GENERATE(from_range(kRowTypes));
-  const index_t hidden = GENERATE(from_range(kWidths));
-  const index_t rows = GENERATE(from_range(kRowCounts));
+  const auto [rows, hidden, dtype] =
+      GENERATE(from_range(combinations(kRowCounts, kWidths, kRowTypes)));
   CAPTURE(b.name, dtype_name(dtype), hidden, rows);
   Random random(2);
   std::vector<std::int32_t> tokens;

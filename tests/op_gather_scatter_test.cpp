@@ -56,12 +56,12 @@ void hold(PoolData& pool, index_t request, index_t first, index_t last) {
 
 TEST_CASE("gather_rows fetches the misses of one group into their slots, where it is offloaded") {
   const NamedBackend b = GENERATE(from_range(backends()));
-  const index_t group = GENERATE(0, 1, 2);
-  const PoolShape shape = tier_shape(3, GENERATE(from_range(host_types())), GENERATE(false, true),
-                                     GENERATE(from_range(page_orders())));
+  const auto [kind, group_of_step, order] =
+      GENERATE(from_range(combinations(row_kinds(), std::vector<index_t>{0, 1, 2}, page_orders())));
+  const PoolShape shape = tier_shape(3, kind.first, kind.second, order);
+  const index_t group = group_of_step;
   CAPTURE(b.name, group, dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim,
           shape.order);
-  if (is_slow_run() && (group == 1 || shape.order == PageOrder::rows)) return;
   PoolData pool(*b.backend, shape);
   pool.resident_groups = {1, 0, 3};
   pool.upload();
@@ -107,11 +107,10 @@ TEST_CASE("gather_rows fetches the misses of one group into their slots, where i
 
 TEST_CASE("scatter_rows writes waiting rows through once there are enough") {
   const NamedBackend b = GENERATE(from_range(backends()));
-  const index_t write_batch = GENERATE(1, 3, 4, 5);
-  const PoolShape shape = tier_shape(4, GENERATE(from_range(host_types())), GENERATE(false, true),
-                                     GENERATE(from_range(page_orders())));
-  if (is_slow_run() && ((write_batch != 3 && write_batch != 5) || shape.order == PageOrder::rows))
-    return;
+  const auto [kind, batch_rows, order] = GENERATE(
+      from_range(combinations(row_kinds(), std::vector<index_t>{1, 3, 4, 5}, page_orders())));
+  const PoolShape shape = tier_shape(4, kind.first, kind.second, order);
+  const index_t write_batch = batch_rows;
   CAPTURE(b.name, write_batch, dtype_name(shape.dtype), dtype_name(shape.host_dtype), shape.k_dim,
           shape.order);
   PoolData pool(*b.backend, shape);

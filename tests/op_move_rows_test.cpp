@@ -65,6 +65,16 @@ RowPlace place(const PoolData& pool, Kind kind, index_t group) {
 
 namespace {
 
+std::vector<std::pair<Kind, Kind>> ways() {
+  return {{Kind::tokens, Kind::host}, {Kind::tokens, Kind::slots}, {Kind::slots, Kind::tokens},
+          {Kind::slots, Kind::host},  {Kind::host, Kind::tokens},  {Kind::host, Kind::slots}};
+}
+
+/// First and last row.
+std::vector<std::pair<index_t, index_t>> ranges() { return {{5, 31}, {0, 64}, {3, 4}, {0, 0}}; }
+
+const std::vector<index_t> kGroups = {0, 2};  // the last group has one layer
+
 struct Move {
   Kind from, to;
   index_t group, first, last;
@@ -98,32 +108,16 @@ void check(const NamedBackend& b, const PoolShape& shape, const Move& m) {
 
 TEST_CASE("move_rows copies the rows of a group between any two places and touches nothing else") {
   const NamedBackend b = GENERATE(from_range(backends()));
-  const auto [from, to] = GENERATE(table<Kind, Kind>({{Kind::tokens, Kind::host},
-                                                      {Kind::tokens, Kind::slots},
-                                                      {Kind::slots, Kind::tokens},
-                                                      {Kind::slots, Kind::host},
-                                                      {Kind::host, Kind::tokens},
-                                                      {Kind::host, Kind::slots}}));
-  const index_t group = GENERATE(0, 2);  // the last group has one layer
-  const auto [first, last] = GENERATE(table<index_t, index_t>({{0, 0}, {3, 4}, {5, 31}, {0, 64}}));
-  if (is_slow_run() && last - first < 20) return;
-  const PageOrder order = GENERATE(from_range(page_orders()));
-  if (is_slow_run() && order == PageOrder::rows) return;
-  check(b, tier_shape(2, {DType::bf16, DType::bf16}, GENERATE(false, true), order),
-        {from, to, group, first, last});
+  const bool is_wide = GENERATE(false, true);
+  const auto [way, group, range, order] =
+      GENERATE(from_range(combinations(ways(), kGroups, ranges(), page_orders())));
+  check(b, tier_shape(2, {DType::bf16, DType::bf16}, is_wide, order),
+        {way.first, way.second, group, range.first, range.second});
 }
 
 TEST_CASE("move_rows between the device and a host tier of a smaller type") {
   const NamedBackend b = GENERATE(from_range(backends()));
-  const auto [from, to] = GENERATE(table<Kind, Kind>({{Kind::tokens, Kind::host},
-                                                      {Kind::slots, Kind::host},
-                                                      {Kind::host, Kind::tokens},
-                                                      {Kind::host, Kind::slots},
-                                                      {Kind::tokens, Kind::slots}}));
-  const HostTypes types = GENERATE(from_range(host_types()));
-  const bool is_wide = GENERATE(false, true);
-  const index_t group = GENERATE(0, 2);
-  const PageOrder order = GENERATE(PageOrder::heads, PageOrder::split_rows);
-  if (is_slow_run() && group == 0) return;
-  check(b, tier_shape(2, types, is_wide, order), {from, to, group, 5, 31});
+  const auto [kind, way, group, order] = GENERATE(from_range(combinations(
+      row_kinds(), ways(), kGroups, std::vector{PageOrder::heads, PageOrder::split_rows})));
+  check(b, tier_shape(2, kind.first, kind.second, order), {way.first, way.second, group, 5, 31});
 }

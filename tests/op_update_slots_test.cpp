@@ -187,11 +187,10 @@ class SlotRun {
 
 TEST_CASE("update_slots and forget_slots follow a plain map through random steps") {
   const NamedBackend b = GENERATE(from_range(backends()));
-  const std::uint32_t seed = GENERATE(range(1U, 9U));
+  const std::uint32_t seed = GENERATE(range(1U, unless_slow(9U, 3U)));
   CAPTURE(b.name, seed);
-  if (is_slow_run() && seed > 2) return;
   SlotRun run(*b.backend, seed);
-  for (int step = 0; step < (is_slow_run() ? 20 : 150); ++step) {
+  for (int step = 0; step < unless_slow(150, 15); ++step) {
     CAPTURE(step);
     run.step();
   }

@@ -155,7 +155,7 @@ TEST_CASE("a device has the tables, figures and rows of the CPU after any operat
   const DType host = seed < 3 ? DType::f32 : DType::f8_e4m3;
   CAPTURE(name, seed);
   if (worker->has_one_memory() || (is_slow_run() && seed == 2)) return;
-  const int operations = is_slow_run() ? 40 : 160;
+  const int operations = unless_slow(160, 40);
   const auto oracle = make_oracle();
   // Where streams run at the call they would run as the oracle does.
   DeferredBackend deferred(*worker, seed);

@@ -13,7 +13,7 @@ using namespace spectx::test;
 namespace {
 
 constexpr SelectionConfig kRule{.budget = 48, .sinks = 2, .recent_window = 16};
-const int kSteps = is_slow_run() ? 8 : 100;
+const int kSteps = unless_slow(100, 5);
 
 struct Result {
   ToyTrace trace;
@@ -67,9 +67,9 @@ Result decode(Backend& backend, bool has_moves, Stir&& stir) {
 
 TEST_CASE("what no event orders may run in any order") {
   const bool has_moves = GENERATE(false, true);
-  const unsigned seed = GENERATE(0U, 1U, 2U, 3U, 4U, 5U);
+  const unsigned seed = GENERATE(from_range(values<unsigned>({0, 1, 2, 3, 4, 5}, {3})));
   CAPTURE(has_moves, seed);
-  if (is_slow_run() && (seed != 3 || !has_moves)) return;
+  if (is_slow_run() && !has_moves) return;
   const auto worker = make_backend({.threads = 1, .two_memories = true});
   const Result at_once = decode(*worker, has_moves, [] {});
   DeferredBackend deferred(*worker, seed);

@@ -1,38 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device's spans of a step: where they lie on the host's clock, and which there are.
 #include <chrono>
-#include <string>
 
 #include "catch.hpp"
 #include "spectx/cpu/backend.hpp"
 #include "support/pool_cases.hpp"
 #include "support/row_loop.hpp"
+#include "support/spans.hpp"
 
 using namespace spectx;
 using namespace spectx::test;
 using detail::StepTrace;
 
 namespace {
-
-struct Spans {
-  TraceSink sink() {
-    TraceSink s;
-    s.context = this;
-    s.device = [](void* context, const DeviceSpan& span) {
-      static_cast<Spans*>(context)->all.push_back(span);
-    };
-    return s;
-  }
-  std::vector<const DeviceSpan*> named(const std::string& name, TraceLane lane) const {
-    std::vector<const DeviceSpan*> found;
-    for (const DeviceSpan& span : all) {
-      if (span.name == "PrefetchPipeline::" + name && span.lane == lane) found.push_back(&span);
-    }
-    return found;
-  }
-
-  std::vector<DeviceSpan> all;
-};
 
 /// Stamps of a step of one group: it is waited for if its transfer ends after `wait`.
 std::array<std::uint64_t, 9> stamps(std::uint64_t begin, std::uint64_t transfer_end) {

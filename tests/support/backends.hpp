@@ -5,13 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "slow_run.hpp"
 #include "spectx/backend.hpp"
 
 namespace spectx::test {
-
-/// Whether SPECTX_TEST_SLOW_RUN=1: under compute-sanitizer, where long tests do fewer steps, and
-/// fewer of many cases that are alike.
-bool is_slow_run();
 
 /// A backend under test, shared by the runs of a generator.
 struct NamedBackend {

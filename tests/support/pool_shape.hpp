@@ -51,6 +51,15 @@ inline std::vector<HostTypes> host_types() {
           {DType::bf16, DType::i8}};
 }
 
+/// What copies a row: its types, and whether it is wide (see tier_shape).
+inline std::vector<std::pair<HostTypes, bool>> row_kinds() {
+  std::vector<std::pair<HostTypes, bool>> kinds;
+  for (const HostTypes& types : host_types()) {
+    for (const bool is_wide : {false, true}) kinds.emplace_back(types, is_wide);
+  }
+  return kinds;
+}
+
 inline std::vector<PageOrder> page_orders() {
   return {PageOrder::heads, PageOrder::rows, PageOrder::split_heads, PageOrder::split_rows};
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "device_reader.hpp"
+#include "slow_run.hpp"
 #include "spectx/spectx.hpp"
 #include "toy_model.hpp"
 
@@ -92,11 +93,11 @@ struct ToyLoop {
   }
   void step(const BatchItem& item) { step(std::array{item}); }
 
-  /// Prompt rows in chunks of 24 and a rest.
+  /// Prompt rows in chunks of 24 and a rest; of 64 in a slow run.
   void prefill(RequestId id, std::span<const std::int32_t> tokens) {
-    constexpr std::size_t kChunk = 24;
-    for (std::size_t i = 0; i < tokens.size(); i += kChunk) {
-      step({id, tokens.subspan(i, std::min(kChunk, tokens.size() - i)), true});
+    const std::size_t chunk = unless_slow<std::size_t>(24, 64);
+    for (std::size_t i = 0; i < tokens.size(); i += chunk) {
+      step({id, tokens.subspan(i, std::min(chunk, tokens.size() - i)), true});
     }
   }
   void place(RequestId id, std::int32_t resident_groups) {
