@@ -85,7 +85,7 @@ class Results:
             if t["error"]:
                 seconds += (end - at) * grown_ms(t, (at + end) / 2) / 1000
                 tokens, at = tokens + (end - at) * requests, end
-        return tokens / seconds, requests
+        return (tokens / seconds, requests) if at == end else None
 
     def alone(self, prompt, output, mode):
         """Tokens/s of the steps of a run of spectx-bench, and requests."""
@@ -97,9 +97,6 @@ class Results:
         for t in runs:
             if t["longest"] == prompt + output:
                 return t["tokens_per_s"], t["requests"]
-        for t in runs:
-            if t["longest"] > prompt + output and mode == "spectx":
-                return until(t, prompt + output), t["requests"]
         return None
 
     def whole(self, prompt, output, mode="spectx"):
@@ -149,34 +146,13 @@ def grown_ms(t, length):
     return start + slope * length
 
 
-def until(t, length):
-    """Tokens/s of the steps of a run up to a length, evenly spread as they are."""
-    seconds = tokens = before = 0
-    s = t["samples"]
-    for context, steps, requests, rate in zip(s["mean_context"], s["steps"], s["requests"],
-                                              s["tokens_per_s"]):
-        if context > length:
-            break
-        made = (steps - before) * requests
-        seconds, tokens, before = seconds + made / rate, tokens + made, steps
-    return tokens / seconds
-
-
 def beside(t, cause):
-    """Of the steps beside a cause; None where there are none. Older files have no sum of changes."""
-    found = next((d for d in t["disturbances"] if d["cause"] == cause), None)
-    if found or cause != "any change":
-        return found
-    changes = [d for d in t["disturbances"]
-               if d["cause"] not in ("nothing", "tokens were filled in", "the host tier grows")]
-    return dict(max(changes, key=lambda d: d["worst_ratio"]), cause=cause,
-                steps=sum(d["steps"] for d in changes), longer=sum(d["longer"] for d in changes))
+    """Of the steps beside a cause; None where there are none."""
+    return next((d for d in t["disturbances"] if d["cause"] == cause), None)
 
 
 def ratios(d):
     """Of steps to their neighbours."""
-    if "p99_ratio" not in d:
-        return f"-, -, {d['worst_ratio']:.2f}"
     return f"{d['median_ratio']:.2f}, {d['p99_ratio']:.2f}, {d['worst_ratio']:.2f}"
 
 
@@ -460,7 +436,8 @@ def summary(r):
     run = r.whole(*RUNS["[2k,32k]"])
     line = (f"One request of 131,072 tokens: {one} tokens/s, the best dense path {dense}. {run[2]} requests that "
             f"grow from 2k to 34k tokens: {number(run[0])}, the best dense path "
-            f"{number(r.best_dense_run(*RUNS['[2k,32k]'])[0])}. {commits(r)[0].split(',')[0]}.")
+            f"{number(r.best_dense_run(*RUNS['[2k,32k]'])[0])}. {commits(r)[0].split(',')[0]}, "
+            f"of the growing requests {r.growing()['commit']}.")
     return table + [""] + textwrap.wrap(line, 118, break_on_hyphens=False)
 
 
