@@ -31,6 +31,11 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
   for (index_t r = 0; r < pool.plan().max_requests; ++r) {
     warm_events_.push_back(backend.make_event());
   }
+  // A stream's first operation may allocate: here, not in a move or a warm that has begun.
+  for (const StreamView stream : {StreamView(warm_stream_), StreamView(move_stream_)}) {
+    backend.fill(warm_batch_, 0, 1, stream);
+    backend.synchronize(stream);
+  }
 }
 
 inline void PrefetchPipeline::point_lists() {
