@@ -47,6 +47,14 @@ refuses(2 "--run and --arrivals exclude" ${tiny} ${trace} --run 100,100 --arriva
 refuses(2 "--requests must be numbers from 1 to" ${tiny} ${trace} --run 100,100 --requests max)
 
 execute_process(
+  COMMAND "${BENCH}" --model "${FOLDER}/config.json" --backend cpu --threads 2 --quick ${trace}
+          --device-memory 1K --context 700 --requests 1 --chunk 128
+  RESULT_VARIABLE result OUTPUT_QUIET ERROR_VARIABLE err)
+if(NOT result EQUAL 1 OR NOT err MATCHES "spectx-bench: 2 of 2 cases failed: out of device memory")
+  message(SEND_ERROR "a cap below the weights: exit code ${result}: ${err}")
+endif()
+
+execute_process(
   COMMAND "${BENCH}" ${tiny} ${trace} --context 700,900 --requests 1,max --budget 600 --chunk 128 --misses 0,1
           --json "${FOLDER}/out.json" --csv "${FOLDER}/out.csv"
   RESULT_VARIABLE result

@@ -75,13 +75,14 @@ EngineConfig engine_config(const Bench& bench, const Case& c, index_t max_length
   const index_t graphs = o.arrivals.count > 0 ? c.requests : 1;
   const index_t graph_bytes =
       o.captures ? graphs * bench.weights.config().layers * kGraphLayerBytes : 0;
+  const index_t device_bytes =
+      bench.cap - bench.taken_outside - graph_bytes - own_bytes(bench, c, max_length);
   return {.selection = c.selection,
           .hot_buffer = c.hot_buffer,
           .max_requests = c.requests,
           .max_length = max_length,
           .chunk_rows = std::max(o.chunk_rows, c.requests),
-          .device_bytes =
-              bench.cap - bench.taken_outside - graph_bytes - own_bytes(bench, c, max_length),
+          .device_bytes = std::max<index_t>(device_bytes, 1),  // so the planner says what lacks
           .host_bytes = o.host_bytes,
           .host_dtype = c.host_dtype,
           .copy_blocks = static_cast<int>(c.copy_blocks),

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdio>
 #include <optional>
+#include <stdexcept>
 
 #include "bench/measure.hpp"
 #include "bench/model_shapes.hpp"
@@ -63,16 +64,36 @@ std::string text_of(const Machine& m) {
          m.dtype + ", cap " + m.cap + "; " + m.context_rows + "; " + m.tokens + "\n";
 }
 
+/// What became of the cases.
+struct Tally {
+  index_t cases = 0, failed = 0;
+  std::string error;  // of the first that failed
+
+  void add(const std::string& error_or_none) {
+    ++cases;
+    if (error_or_none.empty()) return;
+    if (failed++ == 0) error = error_or_none;
+  }
+  /// Throws if a case failed.
+  void check() const {
+    if (failed == 0) return;
+    throw std::runtime_error(std::to_string(failed) + " of " + std::to_string(cases) +
+                             " cases failed: " + error);
+  }
+};
+
 /// The program's files and table, written anew after every record.
 class Output {
  public:
-  Output(const Options& o, Machine machine) : machine_(std::move(machine)) {
+  Output(const Options& o, Machine machine, Tally& tally)
+      : machine_(std::move(machine)), tally_(tally) {
     if (!o.json.empty()) json_.emplace(o.json);
     if (!o.csv.empty()) csv_.emplace(o.csv);
     std::printf("%s\n%s", text_of(machine_).c_str(), markdown_head().c_str());
   }
   void add(Record record) {
     std::fputs(markdown_row(record).c_str(), stdout);
+    tally_.add(record.error);
     records_.push_back(std::move(record));
     if (json_) json_->replace([&](std::ostream& out) { write_json(machine_, records_, out); });
     if (csv_) csv_->replace([&](std::ostream& out) { write_csv(machine_, records_, out); });
@@ -82,6 +103,7 @@ class Output {
 
  private:
   Machine machine_;
+  Tally& tally_;
   std::vector<Record> records_;
   std::optional<support::AtomicFile> json_, csv_;
 };
@@ -113,7 +135,7 @@ index_t start_up_of(const Bench& bench) {
   return start_up_bytes(bench, c, longest(visits_for(o, c.requests)));
 }
 
-void serve_all(const Bench& bench, const Machine& machine) {
+void serve_all(const Bench& bench, const Machine& machine, Tally& tally) {
   const auto start = Clock::now();
   const Options& o = bench.options;
   std::vector<Timeline> all;
@@ -134,6 +156,7 @@ void serve_all(const Bench& bench, const Machine& machine) {
                            .seconds = o.seconds,
                            .skip_after = o.skip.low,
                            .skipped = o.skip.high}));
+      tally.add(all.back().error);
       std::fputs(markdown(all.back()).c_str(), stdout);
       if (json) json->replace([&](std::ostream& out) { write_json(machine, all, out); });
       if (csv) csv->replace([&](std::ostream& out) { write_csv(all, out); });
@@ -144,10 +167,10 @@ void serve_all(const Bench& bench, const Machine& machine) {
   }
 }
 
-void measure_all(const Bench& bench, const Machine& machine) {
+void measure_all(const Bench& bench, const Machine& machine, Tally& tally) {
   const auto start = Clock::now();
   const Options& o = bench.options;
-  Output output(o, machine);
+  Output output(o, machine, tally);
   for (const index_t context : o.contexts) {
     for (Case c : cases_of(o, context)) {
       for (const std::string& requests : o.requests) {
@@ -224,13 +247,15 @@ int run_command(int argc, const char* const* argv) {
   const auto visited =
       std::find_if(sets.begin(), sets.end(), [](const Options& o) { return o.has_visits(); });
   if (visited != sets.end()) start_up = start_up_of(bench_of(*visited));
+  Tally tally;
   for (const Options& o : sets) {
     if (support::StopSignal::is_asked()) break;
     const Bench bench = bench_of(o);
     const Machine machine = machine_of(o, chosen, bench.cap);
-    o.has_visits() ? serve_all(bench, machine) : measure_all(bench, machine);
+    o.has_visits() ? serve_all(bench, machine, tally) : measure_all(bench, machine, tally);
   }
   if (spans_file) spans_file->replace([&](std::ostream& out) { spans.write(out); });
+  tally.check();
   return 0;
 }
 

@@ -77,10 +77,10 @@ inline void check_shape(const ModelShape& s) {
 
 /// The largest operations of a loop.
 struct ScratchShape {
-  index_t requests = 1;                   // times the rows of each that select, if more than one
-  index_t max_length = 0;                 // tokens of a request
-  index_t step_rows = 1;                  // of a batch
-  index_t query_heads = 1, kv_heads = 1;  // of the target or its retrieval head
+  index_t requests = 1;     // times the rows of each that select, if more than one
+  index_t max_length = 0;   // tokens of a request
+  index_t step_rows = 1;    // of a batch
+  index_t query_heads = 1;  // of the target or its retrieval head
   index_t head_dim = 1;
   bool has_half_rows = true;  // f16 or bf16
 };

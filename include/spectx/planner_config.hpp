@@ -47,7 +47,6 @@ inline ScratchShape scratch_shape(const ModelShape& shape, const PlannerConfig& 
           .max_length = config.max_length,
           .step_rows = config.max_step_rows,
           .query_heads = std::max(shape.query_heads, config.head.query_heads),
-          .kv_heads = std::max(shape.kv_heads, config.head.kv_heads),
           .head_dim = std::max({shape.k_dim, shape.v_dim, config.head.k_dim}),
           .has_half_rows = dtype_bytes(shape.dtype) == 2};
 }
