@@ -29,6 +29,10 @@ def microseconds(record):
     return record["real_time"] * {"ns": 1e-3, "us": 1, "ms": 1e3}[record["time_unit"]]
 
 
+def counted(number, noun):
+    return f"{number} {noun}{'' if int(number) == 1 else 's'}"
+
+
 def title(text, context):
     return f"{text} ({context['machine'].split(',')[0]}, commit {context['commit']})"
 
@@ -42,9 +46,9 @@ def attention(results, to):
         for arguments, record in found.get((operation, "bf16"), []):
             if arguments.get("capacity", arguments.get("tokens")) != arguments.get("tokens"):
                 continue
-            place = f"{arguments['requests']} requests"
+            place = counted(arguments["requests"], "request")
             values[label.format(**arguments), place] = 100 * record["of_copy"]
-    places = [f"{n} requests" for n in (1, 4, 16, 64)]
+    places = [counted(n, "request") for n in (1, 4, 16, 64)]
     groups = [g for g in ("attend, 4096 tokens", "attend, 34816 tokens", "attend, 131072 tokens",
                           "attend, 2048 rows from slots", "score, 34816 tokens",
                           "score, 131072 tokens") if any(g == key[0] for key in values)]
@@ -58,24 +62,24 @@ def selection(results, to):
     values = {}
     for arguments, record in found[("top_k", "f32")]:
         if arguments["tokens"] == "131072" and arguments["budget"] == "2048":
-            values["top_k, 2048 of 131072", f"{arguments['rows']} rows"] = microseconds(record)
+            values["top_k, 2048 of 131072", counted(arguments["rows"], "row")] = microseconds(record)
     for arguments, record in found[("update_slots", "")]:
         values["update_slots, 8 heads x 2048",
-               f"{arguments['requests']} requests"] = microseconds(record)
+               counted(arguments["requests"], "request")] = microseconds(record)
     places = list(dict.fromkeys(place for _, place in values))
     plots.bars(to("selection"), title("Time, us", context), values, places,
                ["top_k, 2048 of 131072", "update_slots, 8 heads x 2048"])
 
 
 def gather(results, to):
-    found, context = load(results, "cuda-gather-8gib-h100.json")
+    found, context = load(results, "cuda-gather-h100.json")
     sizes = {a["GiB"] for a, _ in found[("gather_rows", "bf16")]}
     size = max(sizes, key=int)
     values = {}
     for dtype in ("bf16", "f8_e4m3"):
         for arguments, record in found[("gather_rows", dtype)]:
             if arguments["GiB"] == size:
-                values[f"{dtype} rows", f"{arguments['blocks']} blocks"] = (
+                values[f"{dtype} rows", counted(arguments["blocks"], "block")] = (
                     record["bytes_per_second"] * 1e-9)
     places = list(dict.fromkeys(place for _, place in values))
     copy = next(r for a, r in found[("pinned_copy", "")] if a["leaves"] == "0")
@@ -90,7 +94,7 @@ def pipeline(results, to):
     for dtype in ("bf16", "f8_e4m3"):
         for arguments, record in found[("products_beside_gather", dtype)]:
             values[f"{dtype} rows, {arguments['blocks']} blocks",
-                   f"{arguments['rows']} rows"] = 100 * record["slower"]
+                   counted(arguments["rows"], "row")] = 100 * record["slower"]
     groups = sorted({g for g, _ in values}, key=lambda g: (g.split()[0], int(g.split()[2])))
     places = sorted({p for _, p in values}, key=lambda p: int(p.split()[0]))
     plots.bars(to("pipeline"), title("A step's matrix products beside a gather: % slower", context),
