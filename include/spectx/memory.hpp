@@ -16,7 +16,7 @@ class MemoryResource {
   virtual void* allocate(index_t bytes, index_t alignment = 256) = 0;
   virtual void deallocate(void* memory, index_t bytes) noexcept = 0;
   /// Bytes take long to get, as pinned ones do: who needs many takes them ahead of need, on a
-  /// thread of its own, so that `allocate` must be thread-safe. Who wraps a resource passes it on.
+  /// thread of its own, so that both calls must be thread-safe. Who wraps a resource passes it on.
   virtual bool is_slow() const noexcept { return false; }
 };
 

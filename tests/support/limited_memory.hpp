@@ -2,6 +2,7 @@
 #pragma once
 
 #include <limits>
+#include <mutex>
 
 #include "spectx/memory.hpp"
 
@@ -14,6 +15,7 @@ struct AllocationCounter {
   index_t fail_at = std::numeric_limits<index_t>::max();  // number of the one that fails
   index_t failed_bytes = 0;                               // what it asked for
   Tier failed_tier = Tier::device;
+  std::mutex mutex;  // of all that is counted: a tier may grow in a thread of its own
 };
 
 /// Passes on to another resource, on behalf of one tier, as long as its cap and its counter let it.
@@ -24,6 +26,7 @@ class LimitedMemory final : public MemoryResource {
       : memory_(memory), tier_(tier), counter_(counter), cap_(cap) {}
 
   void* allocate(index_t bytes, index_t alignment = 256) override {
+    const std::lock_guard lock(counter_.mutex);
     const bool fails = counter_.allocations++ == counter_.fail_at;
     if (fails || bytes > cap_ - held_) {
       counter_.failed_bytes = bytes;
@@ -36,6 +39,7 @@ class LimitedMemory final : public MemoryResource {
     return memory;
   }
   void deallocate(void* memory, index_t bytes) noexcept override {
+    const std::lock_guard lock(counter_.mutex);
     memory_.deallocate(memory, bytes);
     held_ -= bytes;
     --counter_.live;
@@ -43,7 +47,10 @@ class LimitedMemory final : public MemoryResource {
 
   bool is_slow() const noexcept override { return is_slow_; }
 
-  index_t held_bytes() const noexcept { return held_; }
+  index_t held_bytes() const {
+    const std::lock_guard lock(counter_.mutex);
+    return held_;
+  }
   void set_slow() noexcept { is_slow_ = true; }
   void set_cap(index_t bytes) noexcept { cap_ = bytes; }
 
