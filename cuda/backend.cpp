@@ -15,10 +15,12 @@ class Device {
  public:
   explicit Device(int ordinal) : guard_(checked(ordinal)) {
     check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal));
+    check(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal));
     check(cudaDeviceGetAttribute(&major_, cudaDevAttrComputeCapabilityMajor, ordinal));
     check(cudaDeviceGetAttribute(&minor_, cudaDevAttrComputeCapabilityMinor, ordinal));
   }
   int multiprocessors() const noexcept { return multiprocessors_; }
+  int shared_bytes() const noexcept { return shared_bytes_; }
   /// sm_90 is the first with programmatic dependent launches, and with clusters.
   bool is_sm90() const noexcept { return major_ >= 9; }
   /// No later device runs what is built for sm_90a.
@@ -32,6 +34,7 @@ class Device {
 
   DeviceGuard guard_;
   int multiprocessors_ = 0;
+  int shared_bytes_ = 0;
   int major_ = 0;
   int minor_ = 0;
 };
@@ -42,6 +45,7 @@ class CudaBackend final : public Backend {
       : options_(options),
         nvtx_(options.trace),
         multiprocessors_(device.multiprocessors()),
+        shared_bytes_(device.shared_bytes()),
         is_sm90_(device.is_sm90()),
         is_sm90a_(device.is_sm90a()),
         device_memory_(options.device),
@@ -207,24 +211,22 @@ class CudaBackend final : public Backend {
           guard_(backend.options_.device),
           state_(backend.streams_.of(checked(s))),
           multiprocessors_(backend.multiprocessors_),
+          shared_bytes_(backend.shared_bytes_),
           is_sm90_(backend.is_sm90_),
           is_sm90a_(backend.is_sm90a_) {}
     StreamState& state() const noexcept { return state_; }
     Launch launch() const noexcept {
-      return {state_.stream,
-              state_.scratch,
-              multiprocessors_,
-              is_sm90_,
-              is_sm90_,
-              is_sm90a_,
-              reinterpret_cast<std::uint32_t*>(state_.zeros.data())};
+      return {state_.stream,    state_.scratch,
+              multiprocessors_, shared_bytes_,
+              is_sm90_,         is_sm90_,
+              is_sm90a_,        reinterpret_cast<std::uint32_t*>(state_.zeros.data())};
     }
 
    private:
     TraceSpan span_;
     DeviceGuard guard_;
     StreamState& state_;
-    int multiprocessors_;
+    int multiprocessors_, shared_bytes_;
     bool is_sm90_, is_sm90a_;
   };
 
@@ -247,7 +249,7 @@ class CudaBackend final : public Backend {
 
   CudaOptions options_;
   NvtxRanges nvtx_;
-  int multiprocessors_;
+  int multiprocessors_, shared_bytes_;
   bool is_sm90_, is_sm90a_;
   DeviceMemory device_memory_;
   PinnedMemory host_memory_;

@@ -3,6 +3,7 @@
 // Moves misses * run.bytes_of(layers) over the host's link, which is the limit; few blocks reach it
 // if a run has 2 KiB.
 #include "device/block.cuh"
+#include "device/cluster.cuh"
 #include "host_rows.cuh"
 #include "kernels.hpp"
 
@@ -11,7 +12,6 @@ namespace {
 
 constexpr int kBlockThreads = 1024;  // 32 runs in flight a block
 constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
-constexpr int kMostCluster = 8;  // blocks: what every device with clusters takes
 
 struct Params {
   BatchView batch;
@@ -68,10 +68,10 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-/// Blocks in clusters of at most kMostCluster: side by side on the device, so that they take few
+/// Blocks in clusters of at most device::kMostCluster: side by side on the device, so that they take few
 /// pairs of multiprocessors from kernels whose own clusters need whole ones, as matrix products do.
 void launch(void (*kernel)(Params), int blocks, const Params& p, const Launch& on) {
-  int cluster = std::min(blocks, kMostCluster);
+  int cluster = std::min(blocks, device::kMostCluster);
   while (blocks % cluster != 0) --cluster;
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeClusterDimension;

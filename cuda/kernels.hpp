@@ -17,6 +17,7 @@ struct Launch {
   cudaStream_t stream;
   Scratch& scratch;      // of the stream
   int multiprocessors;   // of the device
+  int shared_bytes;      // that a block may have there
   bool starts_early;     // a kernel may start before the one ahead of it has ended
   bool has_clusters;     // blocks of a kernel may be asked to run side by side
   bool has_warpgroups;   // four warps multiply together, as sm_90a alone can

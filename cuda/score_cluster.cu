@@ -13,7 +13,6 @@ namespace {
 
 using namespace score;
 
-constexpr index_t kMostCluster = 8;  // blocks: what every device with clusters takes
 constexpr index_t kStoreBytes = kMostSharedBytes - 1024;  // of shared memory, at most
 template <int kDim>
 constexpr int kMostThreads = kDim > 128 ? 256 : 512;
@@ -168,7 +167,7 @@ Shape shape_of(index_t tokens, index_t pairs, index_t group, const Launch& on) {
   const auto fits = [&] {
     return Store::bytes(div_up(all, blocks), group) <= kStoreBytes;
   };
-  while (blocks < kMostCluster && !fits()) blocks *= 2;
+  while (blocks < device::kMostCluster && !fits()) blocks *= 2;
   if (!fits()) return {};
   // Sixteen fill a multiprocessor, which leaves no room for a second block.
   const index_t all_blocks = pairs * blocks;

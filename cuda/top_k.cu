@@ -193,14 +193,6 @@ __global__ void __launch_bounds__(kThreads, 1) top_k_kernel(const __grid_constan
   write_ids(shared, all, lowest, wanted, count_before(shared, all, lowest), to);
 }
 
-int most_shared_bytes() {
-  int device = 0;
-  int bytes = 0;
-  check(cudaGetDevice(&device));
-  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  return bytes;
-}
-
 }  // namespace
 
 void launch_top_k(const TopKArgs& a, const Launch& on) {
@@ -216,11 +208,10 @@ void launch_top_k(const TopKArgs& a, const Launch& on) {
          2 * blocks * kLeastScores <= most_scores) {
     blocks *= 2;
   }
-  const int most_bytes = most_shared_bytes();
   // A block's scores, and as many candidates of the row as it may want: what fits.
   const index_t part = div_up(most_scores + kVecScores, blocks) + kVecScores;
   const index_t candidates = 4 * a.out.max_budget;
-  const index_t room = (most_bytes - index_t{sizeof(Shared)}) / index_t{sizeof(float)};
+  const index_t room = (index_t{on.shared_bytes} - index_t{sizeof(Shared)}) / index_t{sizeof(float)};
   const index_t cached =
       std::min(div_up(std::max(part, candidates), kWarpScores), room / kWarpScores) * kWarpScores;
   Params p{rows_of<const float>(a.scores),
@@ -238,8 +229,8 @@ void launch_top_k(const TopKArgs& a, const Launch& on) {
            0,
            static_cast<std::uint32_t>(cached)};
   // The most, not `bytes`: it is the process's, and another backend may launch with more just now.
-  check(
-      cudaFuncSetAttribute(top_k_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes));
+  check(cudaFuncSetAttribute(top_k_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             on.shared_bytes));
   const int bytes = static_cast<int>(sizeof(Shared)) + static_cast<int>(p.cached * sizeof(float));
   constexpr index_t kMostRows = 65'535;  // of a grid
   for (; p.first_row < rows; p.first_row += kMostRows) {

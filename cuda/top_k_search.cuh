@@ -8,7 +8,7 @@
 // The k-th largest of the numbers of a cluster's blocks, digit by digit.
 namespace spectx::cu::top_k {
 
-inline constexpr int kMostCluster = 8;
+using device::kMostCluster;
 inline constexpr int kTopBits = 11;  // of the first digit, as of the second; the third has the rest
 inline constexpr int kDigits = 1 << kTopBits;
 inline constexpr int kTopShift = 32 - kTopBits;
