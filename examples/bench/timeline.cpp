@@ -201,9 +201,8 @@ std::string markdown(const Timeline& t) {
                gb(m.planned) + " (" + gb(m.scratch) + "), " + gb(m.own));
   text += line("taken beside what was counted", printed("%+.3f %%", 100 * m.uncounted()));
   text +=
-      "\n| beside a step | steps | 1.2 x their neighbours or longer | median, p99, worst ratio | "
-      "at "
-      "step |\n|---|---|---|---|---|\n";
+      "\n| beside a step | steps | 1.2 x their neighbours or longer | median, p99, worst ratio "
+      "| at step |\n|---|---|---|---|---|\n";
   for (const Disturbance& d : disturbances(t.steps)) {
     text += "| " + causes_text(d.cause) + " | " + std::to_string(d.steps) + " | " +
             std::to_string(d.longer) + " | " + printed("%.2f, ", d.median) +

@@ -28,7 +28,7 @@ enum Cause : unsigned {
 inline constexpr int kNumCauses = 13;
 /// Those that a batch brings about by growing, coming and going; the others are the benchmark's own
 /// or the host's.
-inline constexpr unsigned kChanges = 1023;
+inline constexpr unsigned kChanges = 2 * kCaptures - 1;
 const char* cause_name(int bit) noexcept;
 
 /// One step of all requests that take part, on the device's clock, from the end of the step before.

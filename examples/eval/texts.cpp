@@ -2,13 +2,11 @@
 #include "eval/texts.hpp"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 
 #include "llama/utf8.hpp"
 #include "spectx/error.hpp"
+#include "support/text_file.hpp"
 
 namespace spectx::eval {
 namespace {
@@ -37,14 +35,7 @@ std::vector<fs::path> files_of(const std::vector<std::string>& paths) {
 }
 
 std::string read_utf8(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw FileError(path.string() + ": cannot be opened: " + std::strerror(errno));
-  constexpr std::size_t kMostBytes = std::size_t{64} << 20;  // more than any context: not a text
-  std::string text(kMostBytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<std::size_t>(file.gcount()));
-  if (text.size() > kMostBytes) throw FileError(path.string() + ": has more than 64 MiB");
-  if (file.bad()) throw FileError(path.string() + ": cannot be read");
+  const std::string text = support::read_text_file(path.string());
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t bytes = llama::utf8_front(std::string_view(text).substr(at)).bytes;
     if (bytes == 0) {

@@ -4,38 +4,17 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
-#include <memory>
 #include <span>
 
 #include "llama/chat.hpp"
 #include "spectx/error.hpp"
+#include "support/text_file.hpp"
 
 namespace spectx::generate {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
-
-std::string read_all(std::FILE* file, const std::string& name) {
-  constexpr std::size_t kMostBytes = std::size_t{64} << 20;  // more than any context: not a text
-  std::string text;
-  char block[1 << 16];
-  while (const std::size_t count = std::fread(block, 1, sizeof(block), file)) {
-    text.append(block, count);
-    if (text.size() > kMostBytes) throw FileError(name + ": has more than 64 MiB");
-  }
-  if (std::ferror(file) != 0) throw FileError(name + ": cannot be read: " + std::strerror(errno));
-  return text;
-}
-
-std::string read_file(const std::string& path) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
-                                                             &std::fclose);
-  if (!file) throw FileError(path + ": cannot be opened: " + std::strerror(errno));
-  return read_all(file.get(), path);
-}
 
 Ids encode(const llama::Tokenizer& tokenizer, const std::string& text, bool is_chat) {
   if (!is_chat) return tokenizer.encode(text);
@@ -75,12 +54,12 @@ std::string read_prompt(const Options& options) {
   if (options.prompt) {
     text = *options.prompt;
   } else if (options.prompt_file) {
-    text = read_file(*options.prompt_file);
+    text = support::read_text_file(*options.prompt_file);
   } else {
     if (::isatty(STDIN_FILENO) == 1) {
       std::fputs("spectx-generate: type the prompt, then Ctrl-D\n", stderr);
     }
-    text = read_all(stdin, "standard input");
+    text = support::read_text(stdin, "standard input");
   }
   if (text.empty()) {
     throw InvalidArgument(
