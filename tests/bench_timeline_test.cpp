@@ -39,6 +39,31 @@ TEST_CASE("A step is compared with the calm steps on its two sides") {
   REQUIRE(of(kLeaves).worst == 1.5);
 }
 
+TEST_CASE("A step's link and bytes are compared with those of the calm steps beside it") {
+  std::vector<StepTime> steps(40, {10, 0, 1, {.bytes = 300'000'000, .transfer_us = 6000}});
+  steps[3].link = {};  // its report has not arrived
+  steps[12] = {16, 0, 1, {.bytes = 300'000'000, .transfer_us = 12000}};
+  steps[20] = {14, kMoving, 1, {.bytes = 300'000'000, .transfer_us = 7200}};
+  steps[21] = {11, kMoving, 1, {.bytes = 300'000'000, .transfer_us = 7000}};
+  steps[22] = {13, kMoving, 1, {.bytes = 360'000'000, .transfer_us = 7200}};
+  steps[23] = {13, kMoving};
+  const std::vector<Neighbours> usual = neighbours(steps);
+  REQUIRE(usual[12].ms == 10);
+  REQUIRE(usual[12].rate == 50);
+  REQUIRE(usual[0].bytes == 300e6);
+  const std::vector<Disturbance> all = disturbances(steps);
+  REQUIRE(all.size() == 3);  // nothing, any change, a move is under way
+  REQUIRE(all[0].cause == 0);
+  REQUIRE(all[0].longer == 1);
+  REQUIRE(all[0].slow_link == 1);
+  REQUIRE(all[0].longer_slow_link == 1);
+  REQUIRE(all[0].longer_more_bytes == 0);
+  REQUIRE(all[2].longer == 3);
+  REQUIRE(all[2].slow_link == 1);  // 41.7 GB/s; 42.9 are as usual
+  REQUIRE(all[2].longer_slow_link == 1);
+  REQUIRE(all[2].longer_more_bytes == 1);
+}
+
 TEST_CASE("What was not counted is a share of what was") {
   MemoryFigures m{.cap = 3000, .start_up = 100, .planned = 1900, .own = 100, .driver_peak = 2120};
   REQUIRE(m.uncounted() == 0.01);

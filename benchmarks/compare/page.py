@@ -414,10 +414,18 @@ def causes(r):
     names = dict.fromkeys(d["cause"] for t in runs.values() for d in t["disturbances"])
 
     def cell(d):
-        return "-" if not d else (f"{d['steps']:,}: {ratios(d)} "
-                                  f"({100 * d['longer'] / d['steps']:.1f} %)")
+        if not d:
+            return "-"
+        above = f"{100 * d['longer'] / d['steps']:.1f} %"
+        if "slow_link" in d and d["longer"]:
+            above += f": {d['longer_slow_link']}, {d['longer_more_bytes']} of {d['longer']}"
+        slow = f"; {100 * d['slow_link'] / d['steps']:.1f} %" if "slow_link" in d else ""
+        return f"{d['steps']:,}: {ratios(d)} ({above}{slow})"
 
-    return rows_of(["beside: steps: median, p99, worst against their neighbours (above 1.2)", *runs],
+    has_links = all("slow_link" in d for t in runs.values() for d in t["disturbances"])
+    links = (": beside a link below 0.85 of its rate, beside bytes above 1.15; "
+             "such a link in all steps" if has_links else "")
+    return rows_of([f"beside: steps: median, p99, worst against their neighbours (above 1.2{links})", *runs],
                    [[name, *(cell(beside(t, name)) for t in runs.values())] for name in names])
 
 

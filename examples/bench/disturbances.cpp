@@ -1,45 +1,75 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "bench/timeline.hpp"
 
 namespace spectx::bench {
 
-std::vector<double> neighbours_ms(const std::vector<StepTime>& steps) {
-  constexpr std::ptrdiff_t kNeighbours = 8;
+namespace {
+
+/// Of what is there.
+double median_of(std::vector<double> values) {
+  std::erase(values, 0);
+  std::sort(values.begin(), values.end());
+  return values.empty() ? 0 : values[(values.size() - 1) / 2];
+}
+
+/// Of steps[places..].
+Neighbours medians(const std::vector<StepTime>& steps, std::span<const std::size_t> places) {
+  std::vector<double> ms, bytes, rates;
+  for (const std::size_t n : places) {
+    ms.push_back(steps[n].ms);
+    bytes.push_back(std::max(0.0, static_cast<double>(steps[n].link.bytes)));
+    rates.push_back(steps[n].link.rate());
+  }
+  return {.ms = median_of(ms), .bytes = median_of(bytes), .rate = median_of(rates)};
+}
+
+}  // namespace
+
+std::vector<Neighbours> neighbours(const std::vector<StepTime>& steps) {
+  constexpr std::size_t kNeighbours = 8;
   std::vector<std::size_t> calm;
   for (std::size_t n = 0; n < steps.size(); ++n) {
     if (steps[n].causes == 0) calm.push_back(n);
   }
-  const auto median = [&](auto from, auto to) {
-    std::vector<double> times;
-    for (; from != to; ++from) times.push_back(steps[*from].ms);
-    std::sort(times.begin(), times.end());
-    return times.empty() ? 0.0 : times[(times.size() - 1) / 2];
-  };
-  std::vector<double> usual;
+  const std::span<const std::size_t> places(calm);
+  std::vector<Neighbours> all;
   for (std::size_t n = 0; n < steps.size(); ++n) {
-    const auto before = std::lower_bound(calm.begin(), calm.end(), n);
-    const auto after = std::upper_bound(calm.begin(), calm.end(), n);
-    usual.push_back(std::max(median(before - std::min(kNeighbours, before - calm.begin()), before),
-                             median(after, after + std::min(kNeighbours, calm.end() - after))));
+    const auto here = std::lower_bound(calm.begin(), calm.end(), n);
+    const auto before = static_cast<std::size_t>(here - calm.begin());
+    const std::size_t after = before + (here != calm.end() && *here == n ? 1 : 0);
+    const std::size_t first = before - std::min(kNeighbours, before);
+    const Neighbours a = medians(steps, places.subspan(first, before - first));
+    const Neighbours b =
+        medians(steps, places.subspan(after, std::min(kNeighbours, places.size() - after)));
+    const bool has_both_rates = a.rate > 0 && b.rate > 0;
+    all.push_back({.ms = std::max(a.ms, b.ms),
+                   .bytes = std::max(a.bytes, b.bytes),
+                   .rate = has_both_rates ? std::min(a.rate, b.rate) : std::max(a.rate, b.rate)});
   }
-  return usual;
+  return all;
 }
 
 std::vector<Disturbance> disturbances(const std::vector<StepTime>& steps) {
   constexpr double kLonger = 1.2;
-  const std::vector<double> usual = neighbours_ms(steps);
+  const std::vector<Neighbours> usual = neighbours(steps);
   std::vector<Disturbance> all = {{.cause = 0}, {.cause = kChanges}};
   for (int bit = 0; bit < kNumCauses; ++bit) all.push_back({.cause = 1U << bit});
   for (Disturbance& d : all) {
     std::vector<double> ratios;
     for (std::size_t n = 0; n < steps.size(); ++n) {
       const bool is_beside = d.cause == 0 ? steps[n].causes == 0 : (steps[n].causes & d.cause) != 0;
-      if (!is_beside || usual[n] == 0) continue;
-      ratios.push_back(steps[n].ms / usual[n]);
-      d.longer += ratios.back() >= kLonger ? 1 : 0;
+      if (!is_beside || usual[n].ms == 0) continue;
+      ratios.push_back(steps[n].ms / usual[n].ms);
+      const bool is_longer = ratios.back() >= kLonger;
+      const bool is_slower = usual[n].is_link_slower(steps[n].link);
+      d.longer += is_longer ? 1 : 0;
+      d.slow_link += is_slower ? 1 : 0;
+      d.longer_slow_link += is_longer && is_slower ? 1 : 0;
+      d.longer_more_bytes += is_longer && usual[n].has_more_bytes(steps[n].link) ? 1 : 0;
       if (ratios.back() > d.worst) d.at = static_cast<index_t>(n);
       d.worst = std::max(d.worst, ratios.back());
     }

@@ -29,6 +29,8 @@ Server::Server(const Bench& bench, const Case& c, const std::vector<Visit>& visi
   note_plan();
   make_replay();
   engine_.make_graphs(source());
+  reported_ = engine_.pipeline().report().step;
+  pipe_steps_ = reported_ + 1;
 }
 
 void Server::make_replay() {
@@ -51,6 +53,7 @@ void Server::run() {
     Event& turn_event = turns_[static_cast<std::size_t>(number_ % 2)];
     // The host stays at most two turns ahead.
     while (number_ >= 2 && !backend_.is_done(turn_event)) std::this_thread::yield();
+    note_report();  // more than one may arrive in a turn
     turn_ = {};
     turn_.is_after_pause = idle > 0;
     const Event& before = turns_[static_cast<std::size_t>((number_ + 1) % 2)];
@@ -133,6 +136,7 @@ bool Server::add_prompt() {
   const index_t count = std::min(bench_.options.chunk_rows, guest->visit.prompt - guest->tokens);
   if (!has_started_) engine_.settle();  // no step would wait
   engine_.add_chunk(guest->id, count, bench_.options.prefills);
+  ++pipe_steps_;
   guest->tokens += count;
   timeline_.prompt_tokens += count;
   cause(kPrompt);
@@ -218,6 +222,7 @@ bool Server::skip() {
   for (const Guest& guest : guests_) count = std::min(count, guest.tokens_left() - 1);
   if (count <= 0) return false;
   engine_.fill_in(count, source());
+  ++pipe_steps_;
   engine_.settle();
   skips_left_ -= count;
   for (Guest& guest : guests_) guest.tokens += guest.phase == Phase::taking_part ? count : 0;
@@ -232,6 +237,8 @@ bool Server::step() {
   if (skipped_at_ > 0 && skipped_at_ == steps_) cause(kSkips);
   const std::size_t graphs = engine_.num_graphs();
   engine_.step(source(), nullptr);
+  turn_.pipe_step = pipe_steps_++;
+  links_[turn_.pipe_step] = {};
   if (engine_.num_graphs() > graphs) cause(kCaptures);
   for (Guest& guest : guests_) guest.tokens += guest.phase == Phase::taking_part ? 1 : 0;
   turn_.tokens = static_cast<index_t>(engine_.requests().size());

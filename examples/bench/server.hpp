@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 
 #include "bench/measure.hpp"
 #include "bench/replay.hpp"
@@ -105,8 +106,9 @@ class Server {
   bool has_started_ = false;    // all prompts that steps wait for are there
   std::vector<Before> before_;  // [max_requests] needs after the turn before
   index_t host_total_ = 0;
-  index_t reported_ = -1;
-  int late_reports_ = 0;  // to come of what was filled in
+  index_t pipe_steps_ = 0;             // that the pipeline was given
+  index_t reported_ = -1;              // the last of them whose report is there
+  std::map<index_t, StepLink> links_;  // of steps by that number, until their times come
   Sums sums_;
   std::deque<Sample> sent_;  // whose times are not there yet
 };

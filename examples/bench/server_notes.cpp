@@ -38,13 +38,10 @@ void Server::note_report() {
   const StepReport& report = engine_.pipeline().report();
   if (report.step < 0 || report.step == reported_) return;
   reported_ = report.step;
-  // Reports are some steps late: those of tokens that were filled in say nothing of steps.
-  constexpr int kReportsLate = 4;
-  if (turn_.has_skip) late_reports_ = kReportsLate;
-  if (late_reports_ > 0) {
-    --late_reports_;
-    return;
-  }
+  // Reports are some steps late, and those of prompts and tokens that were filled in are none.
+  const auto link = links_.find(report.step);
+  if (link == links_.end()) return;
+  link->second = {report.bytes, report.transfer_us, report.exposed_us};
   ++sums_.reports;
   sums_.hits += report.hits;
   sums_.misses += report.misses;
@@ -103,7 +100,8 @@ void Server::send_stamps() {
   for (const TurnTime& time : times) {
     if (time.turn.has_prompt) timeline_.prompt_seconds += time.before_ms * 1e-3;
     if (!time.turn.has_step) continue;
-    timeline_.steps.push_back({time.step_ms, time.turn.causes, time.turn.tokens});
+    const auto link = links_.extract(time.turn.pipe_step);
+    timeline_.steps.push_back({time.step_ms, time.turn.causes, time.turn.tokens, link.mapped()});
     step_ms.push_back(time.step_ms);
     seconds += time.step_ms * 1e-3;
     tokens += time.turn.tokens;

@@ -15,7 +15,8 @@ struct Turn {
   bool has_prompt = false, has_skip = false, has_step = false;
   bool is_after_pause = false;  // the device had nothing to do before
   unsigned causes = 0;
-  index_t tokens = 0;  // that the step made
+  index_t tokens = 0;      // that the step made
+  index_t pipe_step = -1;  // the step, as the pipeline's reports number it
 };
 
 /// What it took, by the device's clock.

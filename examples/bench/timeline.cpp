@@ -69,6 +69,9 @@ Json disturbances_json(const std::vector<StepTime>& steps) {
     all.push_back({{"cause", causes_text(d.cause)},
                    {"steps", d.steps},
                    {"longer", d.longer},
+                   {"slow_link", d.slow_link},
+                   {"longer_slow_link", d.longer_slow_link},
+                   {"longer_more_bytes", d.longer_more_bytes},
                    {"median_ratio", d.median},
                    {"p99_ratio", d.p99},
                    {"worst_ratio", d.worst},
@@ -80,22 +83,29 @@ Json disturbances_json(const std::vector<StepTime>& steps) {
 /// The steps that were longest beside their neighbours.
 Json worst_json(const std::vector<StepTime>& steps) {
   constexpr std::size_t kMost = 100;
-  const std::vector<double> usual = neighbours_ms(steps);
+  const std::vector<Neighbours> usual = neighbours(steps);
   std::vector<std::size_t> order;
   for (std::size_t n = 0; n < steps.size(); ++n) {
-    if (usual[n] > 0) order.push_back(n);
+    if (usual[n].ms > 0) order.push_back(n);
   }
   std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return steps[a].ms * usual[b] > steps[b].ms * usual[a];
+    return steps[a].ms * usual[b].ms > steps[b].ms * usual[a].ms;
   });
   order.resize(std::min(order.size(), kMost));
   Json all = Json::array();
   for (const std::size_t n : order) {
+    const StepLink& link = steps[n].link;
     all.push_back({{"step", n},
                    {"ms", steps[n].ms},
-                   {"neighbours_ms", usual[n]},
+                   {"neighbours_ms", usual[n].ms},
                    {"requests", steps[n].requests},
                    {"beside", causes_text(steps[n].causes)}});
+    if (link.bytes < 0) continue;
+    all.back().update({{"mb", static_cast<double>(link.bytes) * 1e-6},
+                       {"neighbours_mb", usual[n].bytes * 1e-6},
+                       {"gb_per_s", link.rate()},
+                       {"neighbours_gb_per_s", usual[n].rate},
+                       {"exposed_ms", link.exposed_us * 1e-3}});
   }
   return all;
 }
@@ -201,13 +211,16 @@ std::string markdown(const Timeline& t) {
                gb(m.planned) + " (" + gb(m.scratch) + "), " + gb(m.own));
   text += line("taken beside what was counted", printed("%+.3f %%", 100 * m.uncounted()));
   text +=
-      "\n| beside a step | steps | 1.2 x their neighbours or longer | median, p99, worst ratio "
-      "| at step |\n|---|---|---|---|---|\n";
+      "\n| beside a step | steps, with a slower link | 1.2 x their neighbours or longer, of them "
+      "with "
+      "a slower link, with more bytes | median, p99, worst ratio | at step |\n"
+      "|---|---|---|---|---|\n";
   for (const Disturbance& d : disturbances(t.steps)) {
-    text += "| " + causes_text(d.cause) + " | " + std::to_string(d.steps) + " | " +
-            std::to_string(d.longer) + " | " + printed("%.2f, ", d.median) +
-            printed("%.2f, ", d.p99) + printed("%.2f", d.worst) + " | " + std::to_string(d.at) +
-            " |\n";
+    text += "| " + causes_text(d.cause) + " | " + std::to_string(d.steps) + ", " +
+            std::to_string(d.slow_link) + " | " + std::to_string(d.longer) + ", " +
+            std::to_string(d.longer_slow_link) + ", " + std::to_string(d.longer_more_bytes) +
+            " | " + printed("%.2f, ", d.median) + printed("%.2f, ", d.p99) +
+            printed("%.2f", d.worst) + " | " + std::to_string(d.at) + " |\n";
   }
   return text;
 }

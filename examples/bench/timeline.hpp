@@ -31,11 +31,24 @@ inline constexpr int kNumCauses = 13;
 inline constexpr unsigned kChanges = 2 * kCaptures - 1;
 const char* cause_name(int bit) noexcept;
 
+/// What a step fetched over the link, as its StepReport says.
+struct StepLink {
+  index_t bytes = -1;      // -1: no report has arrived
+  double transfer_us = 0;  // all gathers
+  double exposed_us = 0;
+
+  /// GB/s; 0 where nothing is known or fetched.
+  double rate() const {
+    return bytes > 0 && transfer_us > 0 ? static_cast<double>(bytes) * 1e-3 / transfer_us : 0;
+  }
+};
+
 /// One step of all requests that take part, on the device's clock, from the end of the step before.
 struct StepTime {
   double ms = 0;
   unsigned causes = 0;
   index_t requests = 1;
+  StepLink link{};
 };
 
 /// Where things were at the end of a stretch of steps, and what these steps took.
@@ -112,13 +125,30 @@ struct Disturbance {
   unsigned cause = 0;                     // one bit; kChanges: any of these; 0: no cause is known
   index_t steps = 0;                      // with it
   index_t longer = 0;                     // of them, 1.2 times and more
+  index_t slow_link = 0;                  // of the steps, while the link was slower than usual
+  index_t longer_slow_link = 0;           // of the longer ones
+  index_t longer_more_bytes = 0;          // of the longer ones, that fetched more than usual
   double median = 0, p99 = 0, worst = 0;  // ratios
   index_t at = 0;                         // the worst step
 };
 
-/// Times of a step's neighbours, the longer of two medians: of the eight steps without a cause
-/// nearest to it on either side. [steps], 0 where there is none.
-std::vector<double> neighbours_ms(const std::vector<StepTime>& steps);
+/// What a step is measured by: of two medians, of the eight steps without a cause nearest to it on
+/// either side, the one with which the step stands out less. 0 where there are none.
+struct Neighbours {
+  double ms = 0;     // the longer
+  double bytes = 0;  // the more
+  double rate = 0;   // of the link, GB/s, the lower
+
+  bool is_link_slower(const StepLink& link) const {
+    return link.rate() < kSlower * rate && link.rate() > 0;
+  }
+  bool has_more_bytes(const StepLink& link) const {
+    return static_cast<double>(link.bytes) > kMore * bytes && bytes > 0;
+  }
+  static constexpr double kSlower = 0.85;
+  static constexpr double kMore = 1.15;
+};
+std::vector<Neighbours> neighbours(const std::vector<StepTime>& steps);
 /// A step with several causes counts for each. First those without a cause, then those beside any
 /// change: what a change adds is the difference to what steps do by themselves.
 std::vector<Disturbance> disturbances(const std::vector<StepTime>& steps);
