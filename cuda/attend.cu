@@ -246,9 +246,6 @@ void launch_rows(const AttendArgs& a, Params& p, index_t rows, const Launch& on)
 void launch_attend(const AttendArgs& a, const Launch& on) {
   const index_t rows = a.batch->num_rows;
   if (rows == 0 || a.out.size() == 0) return;
-  if (a.kv.k_dim > device::kMostDim || a.kv.v_dim > device::kMostDim) {
-    throw Unsupported("attend: heads of more than 256 dims");
-  }
   const bool has_many = a.batch->max_rows_per_item > kFewRows && has_many_rows_kernel(a);
   if (has_many) launch_attend_many_rows(a, kFewRows, on);
   const auto is_few = [](const ScheduledItem& item) { return item.rows <= kFewRows; };

@@ -58,11 +58,12 @@ class CudaBackend final : public Backend {
     run("CudaBackend::embed", s, launch_embed, a);
   }
   void matmul(const MatmulArgs& a, StreamView s) override {
+    check_args(a, kLimits);
     // cuBLAS is faster from two rows of a half type on; its sums depend on the number of rows.
     const index_t few_rows = a.w.dtype == DType::f32 ? 8 : 1;
     const bool is_mixed = a.x.dtype != a.w.dtype;
     if (a.x.shape[0] <= few_rows || is_mixed || a.x.shape[1] == 0 || a.out.size() == 0) {
-      return run("CudaBackend::matmul", s, launch_matmul_few_rows, a);
+      return launch("CudaBackend::matmul", s, launch_matmul_few_rows, a);
     }
     const Entry entry(*this, "CudaBackend::matmul", TraceLane::compute, s);
     blas_.matmul(a, entry.launch());
@@ -150,7 +151,8 @@ class CudaBackend final : public Backend {
   }
 
   void copy(void* to, const void* from, index_t bytes, StreamView s) override {
-    if (bytes <= 0) return;
+    check_memory(to, from, bytes);
+    if (bytes == 0) return;
     const Entry entry(*this, "CudaBackend::copy", TraceLane::compute, s);
     const cudaStream_t stream = entry.launch().stream;
     if (cu::is_capturing(stream)) {
@@ -165,7 +167,8 @@ class CudaBackend final : public Backend {
     check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, stream));
   }
   void fill(void* to, int byte, index_t bytes, StreamView s) override {
-    if (bytes <= 0) return;
+    check_memory(to, to, bytes);
+    if (bytes == 0) return;
     const Entry entry(*this, "CudaBackend::fill", TraceLane::compute, s);
     check(cudaMemsetAsync(to, byte, static_cast<std::size_t>(bytes), entry.launch().stream));
   }
@@ -190,7 +193,7 @@ class CudaBackend final : public Backend {
   }
   bool is_capturing(StreamView s) override { return cu::is_capturing(checked(s)); }
   void stamp(std::uint64_t* device_ns, StreamView s) override {
-    run("CudaBackend::stamp", s, launch_stamp, device_ns);
+    launch("CudaBackend::stamp", s, launch_stamp, device_ns);
   }
 
   Memories memories() override { return {device_memory_, host_memory_}; }
@@ -233,6 +236,12 @@ class CudaBackend final : public Backend {
   template <class Launcher, class Args>
   void run(const char* name, StreamView s, Launcher launcher, const Args& args,
            TraceLane lane = TraceLane::compute) {
+    check_args(args, kLimits);
+    launch(name, s, launcher, args, lane);
+  }
+  template <class Launcher, class Args>
+  void launch(const char* name, StreamView s, Launcher launcher, const Args& args,
+              TraceLane lane = TraceLane::compute) {
     const Entry entry(*this, name, lane, s);
     launcher(args, entry.launch());
   }

@@ -10,6 +10,8 @@
 namespace spectx::cu {
 namespace {
 
+static_assert(kLimits.most_head_dim == device::kMostDim);
+
 constexpr int kBlockThreads = 256;
 constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
 constexpr int kTileRanks = kBlockThreads;
@@ -115,7 +117,6 @@ void launch_coverage(const CoverageArgs& a, const Launch& on) {
   const index_t kv_heads = num_kv_heads(a.head_of_kv_head, a.keys.kv_heads);
   const index_t blocks = static_cast<index_t>(a.batch->items.size()) * kv_heads;
   if (blocks == 0) return;
-  if (a.keys.k_dim > device::kMostDim) throw Unsupported("coverage: heads of more than 256 dims");
   const Params p{Queries(a.q),
                  a.keys,
                  view_of(*a.batch),

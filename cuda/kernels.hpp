@@ -2,12 +2,15 @@
 #pragma once
 
 #include "scratch.hpp"
-#include "spectx/backend.hpp"
+#include "spectx/check_args.hpp"
 
 // Every kernel of the backend: one launcher an operation, each in the file of its name. All are
 // asynchronous on the stream, allocate nothing beside scratch, and throw CudaError if a launch
-// fails, Unsupported for a shape or type that the kernel lacks.
+// fails. Their arguments have passed check_args() with the limits below.
 namespace spectx::cu {
+
+/// What the kernels can do.
+inline constexpr OperationLimits kLimits{.most_head_dim = 256, .most_rope_dim = 8192};
 
 /// Shared memory of a block that every device has, sm_86, sm_89 and sm_120 no more.
 inline constexpr index_t kMostSharedBytes = index_t{99} << 10;

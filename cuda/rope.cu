@@ -11,7 +11,7 @@ namespace spectx::cu {
 namespace {
 
 constexpr int kBlockThreads = 256;
-constexpr index_t kMostPairs = 4096;  // whose sines fit in 32 KiB of shared memory
+static_assert(kLimits.most_rope_dim * 4 <= 32 << 10);  // of shared memory: cosines and sines
 
 template <class X>
 struct Params {
@@ -80,7 +80,6 @@ void launch_pairs(Params<X> p, index_t rows, const Launch& on) {
 void launch_rope(const RopeArgs& a, const Launch& on) {
   if (a.x.size() == 0) return;
   const index_t half = a.x.shape[2] / 2;
-  if (half > kMostPairs) throw Unsupported("rope: heads of more than 8192 dims");
   dispatch_device_dtype(a.x.dtype, [&]<class X>() {
     constexpr int kWide = device::kVecBytes / static_cast<int>(sizeof(X));
     const Params<X> p{rows_of<X>(a.x),

@@ -184,7 +184,6 @@ void launch_portion(const ScoreArgs& a, ScoreParams& p, const Portion& portion, 
 void launch_score(const ScoreArgs& a, const Launch& on) {
   const Batch& batch = *a.batch;
   if (!batch.needs_selection || batch.lead_row.size == 0) return;
-  if (a.keys.k_dim > device::kMostDim) throw Unsupported("score: heads of more than 256 dims");
   // A captured step is replayed while lengths grow.
   const index_t captured_tokens = is_capturing(on.stream) ? a.scores.shape[2] : 0;
   const index_t query_heads = a.q.shape[1];

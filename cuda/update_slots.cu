@@ -190,9 +190,6 @@ __global__ void __launch_bounds__(kThreads, 2)
 }  // namespace
 
 void launch_update_slots(const UpdateSlotsArgs& a, const Launch& on) {
-  if (a.selection.max_budget > kMostSlottedBudget) {
-    throw Unsupported("update_slots: a budget of more than 8192");
-  }
   const index_t items = static_cast<index_t>(a.batch->items.size());
   index_t words = 2 * a.selection.max_budget;
   // `most` more if there is room, else 0.

@@ -78,8 +78,8 @@ class SlotReplay {
     batch.num_rows = 1;
     batch.max_rows_per_item = 1;
     batch.needs_selection = true;
-    batch.request = {few_.data + kZero, 1};
-    batch.row_begin = {few_.data + kZero, 2};
+    batch.item = batch.request = {few_.data + kZero, 1};
+    batch.row_begin = batch.lead_begin = {few_.data + kZero, 2};
     batch.position = {few_.data + kPosition, 1};
     batch.length = {few_.data + kLength, 1};
     batch.selects = {few_.data + kOne, 1};

@@ -136,8 +136,9 @@ struct StreamOptions {
   bool high_priority = false;
 };
 
-/// The one seam between components and hardware. Operations are asynchronous on `stream` and expect
-/// arguments that the components have checked. Their scratch memory grows at the first call that
+/// The one seam between components and hardware. Operations are asynchronous on `stream`. Each
+/// first calls check_args(), so that wrong arguments are InvalidArgument or Unsupported, named
+/// after the operation, before anything has run. Their scratch memory grows at the first call that
 /// needs more (OutOfMemory) and is kept: shapes seen before allocate nothing. Not thread-safe.
 class Backend {
  public:

@@ -25,8 +25,6 @@ inline std::byte* append_place(const AppendRowsArgs& a, index_t item, index_t he
 
 inline void append_rows(const AppendRowsArgs& a, Context& context) {
   const KVView& to = a.to;
-  expects(a.k.dtype == DType::f32 && (!a.v || a.v.dtype == DType::f32),
-          "append_rows: on the CPU k and v must be f32");
   dispatch_dtype(to.dtype, [&]<class T>() {
     const index_t unit_bytes = to.kv_heads * (to.k_dim + to.v_dim) * 6;
     context.for_ranges(a.k.shape[0], unit_bytes, [&](index_t begin, index_t end, int) {

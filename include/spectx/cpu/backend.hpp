@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "spectx/backend.hpp"
+#include "spectx/check_args.hpp"
 #include "spectx/cpu/append_rows.hpp"
 #include "spectx/cpu/argmax.hpp"
 #include "spectx/cpu/attend.hpp"
@@ -44,89 +45,59 @@ class CpuBackend : public Backend {
         host_(Tier::host),
         context_(options.threads, options.parallel_for, host_) {}
 
-  void embed(const EmbedArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::embed");
-    cpu::embed(a, context_);
-  }
+  void embed(const EmbedArgs& a, StreamView) override { run("CpuBackend::embed", a, cpu::embed); }
   void matmul(const MatmulArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::matmul");
-    cpu::matmul(a, context_);
+    run("CpuBackend::matmul", a, cpu::matmul);
   }
   void rms_norm(const RmsNormArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::rms_norm");
-    cpu::rms_norm(a, context_);
+    run("CpuBackend::rms_norm", a, cpu::rms_norm);
   }
-  void rope(const RopeArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::rope");
-    cpu::rope(a, context_);
-  }
+  void rope(const RopeArgs& a, StreamView) override { run("CpuBackend::rope", a, cpu::rope); }
   void swiglu(const SwigluArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::swiglu");
-    cpu::swiglu(a, context_);
+    run("CpuBackend::swiglu", a, cpu::swiglu);
   }
-  void add(const AddArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::add");
-    cpu::add(a, context_);
-  }
+  void add(const AddArgs& a, StreamView) override { run("CpuBackend::add", a, cpu::add); }
   void argmax(const ArgmaxArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::argmax");
-    cpu::argmax(a, context_);
+    run("CpuBackend::argmax", a, cpu::argmax);
   }
   void append_rows(const AppendRowsArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::append_rows");
-    cpu::append_rows(a, context_);
+    run("CpuBackend::append_rows", a, cpu::append_rows);
   }
-  void score(const ScoreArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::score");
-    cpu::score(a, context_);
-  }
-  void top_k(const TopKArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::top_k");
-    cpu::top_k(a, context_);
-  }
+  void score(const ScoreArgs& a, StreamView) override { run("CpuBackend::score", a, cpu::score); }
+  void top_k(const TopKArgs& a, StreamView) override { run("CpuBackend::top_k", a, cpu::top_k); }
   void coverage(const CoverageArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::coverage");
-    cpu::coverage(a, context_);
+    run("CpuBackend::coverage", a, cpu::coverage);
   }
   void join_heads(const JoinHeadsArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::join_heads");
-    cpu::join_heads(a, context_);
+    run("CpuBackend::join_heads", a, cpu::join_heads);
   }
   void guard(const GuardArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::guard");
-    cpu::guard(a);
+    run("CpuBackend::guard", a, [](const GuardArgs& args, cpu::Context&) { cpu::guard(args); });
   }
   void store_ring(const StoreRingArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::store_ring");
-    cpu::store_ring(a, context_);
+    run("CpuBackend::store_ring", a, cpu::store_ring);
   }
   void load_ring(const LoadRingArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::load_ring");
-    cpu::load_ring(a, context_);
+    run("CpuBackend::load_ring", a, cpu::load_ring);
   }
   void update_slots(const UpdateSlotsArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::update_slots");
-    cpu::update_slots(a, context_);
+    run("CpuBackend::update_slots", a, cpu::update_slots);
   }
   void forget_slots(const ForgetSlotsArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::forget_slots");
-    cpu::forget_slots(a);
+    run("CpuBackend::forget_slots", a,
+        [](const ForgetSlotsArgs& args, cpu::Context&) { cpu::forget_slots(args); });
   }
   void gather_rows(const GatherRowsArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::gather_rows", TraceLane::copy);
-    cpu::gather_rows(a, context_);
+    run("CpuBackend::gather_rows", a, cpu::gather_rows, TraceLane::copy);
   }
   void scatter_rows(const ScatterRowsArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::scatter_rows", TraceLane::copy);
-    cpu::scatter_rows(a, context_);
+    run("CpuBackend::scatter_rows", a, cpu::scatter_rows, TraceLane::copy);
   }
   void move_rows(const MoveRowsArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::move_rows", TraceLane::copy);
-    cpu::move_rows(a, context_);
+    run("CpuBackend::move_rows", a, cpu::move_rows, TraceLane::copy);
   }
   void attend(const AttendArgs& a, StreamView) override {
-    const TraceSpan span(options_.trace, "CpuBackend::attend");
-    cpu::attend(a, context_);
+    run("CpuBackend::attend", a, cpu::attend);
   }
 
   Stream make_stream(StreamOptions = {}) override { return {*this, nullptr}; }
@@ -134,9 +105,11 @@ class CpuBackend : public Backend {
   void destroy_stream(void*) noexcept override {}
   void destroy_event(void*) noexcept override {}
   void copy(void* to, const void* from, index_t bytes, StreamView) override {
+    check_memory(to, from, bytes);
     if (bytes > 0) std::memmove(to, from, static_cast<std::size_t>(bytes));
   }
   void fill(void* to, int byte, index_t bytes, StreamView) override {
+    check_memory(to, to, bytes);
     if (bytes > 0) std::memset(to, byte, static_cast<std::size_t>(bytes));
   }
   void record(EventView, StreamView) override {}
@@ -158,6 +131,16 @@ class CpuBackend : public Backend {
   const TraceSink& trace() const noexcept override { return options_.trace; }
 
  private:
+  static constexpr OperationLimits kLimits{.has_half_activations = false};
+
+  template <class Args, class Operation>
+  void run(const char* name, const Args& args, Operation operation,
+           TraceLane lane = TraceLane::compute) {
+    check_args(args, kLimits);
+    const TraceSpan span(options_.trace, name, lane);
+    operation(args, context_);
+  }
+
   CpuOptions options_;
   cpu::HeapMemory device_;
   cpu::HeapMemory host_;

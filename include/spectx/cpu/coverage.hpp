@@ -48,8 +48,6 @@ MinAndMean coverage_of(const CoverageArgs& a, index_t item, index_t head, const 
 inline void coverage(const CoverageArgs& a, Context& context) {
   const Batch& batch = *a.batch;
   const index_t kv_heads = num_kv_heads(a.head_of_kv_head, a.keys.kv_heads);
-  assert(a.q.dtype == DType::f32 && a.log_sum.dtype == DType::f32);
-  assert(a.selection.coverage.size >= num_items(batch) * kv_heads * 2);
   dispatch_dtype(a.keys.dtype, [&]<class T>() {
     context.for_each(num_items(batch) * kv_heads, [&](index_t task, int thread) {
       const index_t item = task / kv_heads;

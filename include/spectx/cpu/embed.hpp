@@ -13,8 +13,6 @@ namespace spectx::cpu {
 inline void embed(const EmbedArgs& a, Context& context) {
   const index_t rows = a.out.shape[0];
   const index_t hidden = a.out.shape[1];
-  expects(a.table.shape[1] == hidden && a.out.dtype == DType::f32,
-          "embed: on the CPU out must be f32 [rows, hidden], as wide as the table");
   dispatch_dtype(a.table.dtype, [&]<class T>() {
     context.for_ranges(rows, hidden * 4, [&](index_t begin, index_t end, int) {
       for (index_t i = begin; i < end; ++i) {

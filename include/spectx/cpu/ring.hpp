@@ -14,7 +14,6 @@ inline void store_ring(const StoreRingArgs& a, Context& context) {
   const Batch& batch = *a.batch;
   const index_t ring_rows = a.ring.shape[1];
   const index_t width = a.ring.shape[2];
-  assert(a.rows.dtype == DType::f32 && a.rows.shape[1] == width);
   dispatch_dtype(a.ring.dtype, [&]<class T>() {
     context.for_ranges(num_items(batch), width * 6, [&](index_t begin, index_t end, int) {
       for (index_t i = begin; i < end; ++i) {
@@ -33,7 +32,6 @@ inline void load_ring(const LoadRingArgs& a, Context& context) {
   const Batch& batch = *a.batch;
   const index_t ring_rows = a.ring.shape[1];
   const index_t width = a.ring.shape[2];
-  assert(a.out.dtype == DType::f32 && a.out.shape[1] == width);
   dispatch_dtype(a.ring.dtype, [&]<class T>() {
     context.for_ranges(num_items(batch), width * 6, [&](index_t begin, index_t end, int) {
       for (index_t i = begin; i < end; ++i) {

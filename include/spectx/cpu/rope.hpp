@@ -16,8 +16,6 @@ inline void rope(const RopeArgs& a, Context& context) {
   constexpr double kTurn = 2 * std::numbers::pi;
   const index_t heads = a.x.shape[1];
   const index_t half = a.x.shape[2] / 2;
-  expects(a.x.dtype == DType::f32 && a.x.rank == 3 && a.frequency.size == half,
-          "rope: on the CPU x must be f32 [rows, heads, dim], frequency [dim / 2]");
   const Map<const ArrayXf> frequency(a.frequency.data, half);
 
   context.for_ranges(a.x.shape[0], heads * half * 16, [&](index_t begin, index_t end, int thread) {

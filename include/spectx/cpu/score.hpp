@@ -176,7 +176,6 @@ class ScoreItem {
 };
 
 inline void score(const ScoreArgs& a, Context& context) {
-  assert(a.q.dtype == DType::f32 && a.scores.dtype == DType::f32 && a.log_sum.dtype == DType::f32);
   dispatch_dtype(a.keys.dtype, [&]<class T>() {
     for (index_t i = 0; i < num_items(*a.batch); ++i) {
       if (a.batch->selects.data[i] != 0) ScoreItem<T>(a, i, context).run();

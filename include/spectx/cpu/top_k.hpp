@@ -72,7 +72,6 @@ inline void top_k(const TopKArgs& a, Context& context) {
   const Batch& batch = *a.batch;
   const SelectionConfig& rule = a.rule;
   const index_t kv_heads = num_kv_heads(a.head_of_kv_head, a.scores.shape[1]);
-  assert(a.scores.dtype == DType::f32 && rule.budget <= a.out.max_budget);
   std::atomic<bool> saw_nan = false;
   context.for_each(num_items(batch) * kv_heads, [&](index_t task, int thread) {
     const index_t item = task / kv_heads;
