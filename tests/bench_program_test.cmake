@@ -174,3 +174,16 @@ check(refused EQUAL 0)
 check(moved_groups GREATER 0)
 check(parks GREATER 0)
 check(waited GREATER 0)
+
+# A run that its time cuts off is written as far as it went, and says so by its exit code.
+execute_process(
+  COMMAND "${BENCH}" ${small} --device-memory 2200K --run 200,3000 --requests 4 --seconds 0.05
+          --json "${FOLDER}/cut_off.json"
+  RESULT_VARIABLE result
+  OUTPUT_QUIET
+  ERROR_VARIABLE err)
+file(READ "${FOLDER}/cut_off.json" json)
+string(JSON error GET "${json}" timelines 0 error)
+if(NOT result EQUAL 3 OR NOT error MATCHES "^cut off")
+  message(SEND_ERROR "cut off: exit code ${result}, error '${error}': ${err}")
+endif()

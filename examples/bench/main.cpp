@@ -64,10 +64,13 @@ std::string text_of(const Machine& m) {
          m.dtype + ", cap " + m.cap + "; " + m.context_rows + "; " + m.tokens + "\n";
 }
 
+constexpr int kCutOff = 3;  // exit code
+
 /// What became of the cases.
 struct Tally {
   index_t cases = 0, failed = 0;
-  std::string error;  // of the first that failed
+  std::string error;        // of the first that failed
+  bool is_cut_off = false;  // something that was asked for was not measured, or not to its end
 
   void add(const std::string& error_or_none) {
     ++cases;
@@ -146,8 +149,11 @@ void serve_all(const Bench& bench, const Machine& machine, Tally& tally) {
   std::fputs(text_of(machine).c_str(), stdout);
   for (Case c : cases_of(o, o.arrivals.prompt.low)) {
     for (const std::string& requests : o.requests) {
-      if (o.seconds > 0 && seconds_since(start) > o.seconds) continue;
-      if (support::StopSignal::is_asked()) return;
+      const bool is_over = o.seconds > 0 && seconds_since(start) > o.seconds;
+      if (is_over || support::StopSignal::is_asked()) {
+        tally.is_cut_off = true;
+        return;
+      }
       c.requests = std::stoll(requests);
       all.push_back(serve(bench, c, visits_for(o, c.requests),
                           {.starts_together = o.arrivals.count == 0,
@@ -156,7 +162,8 @@ void serve_all(const Bench& bench, const Machine& machine, Tally& tally) {
                            .seconds = o.seconds,
                            .skip_after = o.skip.low,
                            .skipped = o.skip.high}));
-      tally.add(all.back().error);
+      tally.is_cut_off = tally.is_cut_off || all.back().is_cut_off;
+      tally.add(all.back().is_cut_off ? std::string() : all.back().error);
       std::fputs(markdown(all.back()).c_str(), stdout);
       if (json) json->replace([&](std::ostream& out) { write_json(machine, all, out); });
       if (csv) csv->replace([&](std::ostream& out) { write_csv(all, out); });
@@ -174,7 +181,10 @@ void measure_all(const Bench& bench, const Machine& machine, Tally& tally) {
   for (const index_t context : o.contexts) {
     for (Case c : cases_of(o, context)) {
       for (const std::string& requests : o.requests) {
-        if (o.seconds > 0 && seconds_since(start) > o.seconds) continue;
+        if (o.seconds > 0 && seconds_since(start) > o.seconds) {
+          tally.is_cut_off = true;
+          return output.finish();
+        }
         c.requests = std::max<index_t>(requests_of(bench, c, requests), 1);
         measure(bench, c, [&](Record record) { output.add(std::move(record)); });
         std::fprintf(stderr, "%.1f s\n", seconds_since(start));
@@ -249,14 +259,17 @@ int run_command(int argc, const char* const* argv) {
   if (visited != sets.end()) start_up = start_up_of(bench_of(*visited));
   Tally tally;
   for (const Options& o : sets) {
-    if (support::StopSignal::is_asked()) break;
+    if (support::StopSignal::is_asked()) {
+      tally.is_cut_off = true;
+      break;
+    }
     const Bench bench = bench_of(o);
     const Machine machine = machine_of(o, chosen, bench.cap);
     o.has_visits() ? serve_all(bench, machine, tally) : measure_all(bench, machine, tally);
   }
   if (spans_file) spans_file->replace([&](std::ostream& out) { spans.write(out); });
   tally.check();
-  return 0;
+  return tally.is_cut_off ? kCutOff : 0;
 }
 
 }  // namespace

@@ -246,7 +246,9 @@ std::string help_text() {
          "(--arrivals). Every\ncombination of the lists is measured.\n\nShapes: " +
          known_shapes() + ".\n\n" + support::describe(shown) +
          "\nThe table goes to standard output, everything else to standard error.\n"
-         "Exit codes: 0; 1 after an error; 2 for a wrong command line.\n";
+         "Exit codes: 0; 1 after an error; 2 for a wrong command line; 3 where --seconds or a "
+         "signal cut "
+         "off what was asked for.\n";
 }
 
 }  // namespace spectx::bench

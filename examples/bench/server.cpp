@@ -47,6 +47,7 @@ void Server::run() {
   for (int idle = 0; !is_done(); ++number_) {
     const bool is_over = config_.seconds > 0 && seconds() > config_.seconds;
     if (is_over || stop.is_asked()) {
+      timeline_.is_cut_off = true;
       timeline_.error = is_over ? "cut off: its time was over" : "cut off: it was told to end";
       break;
     }

@@ -92,6 +92,7 @@ struct Timeline {
   Case asked;
   std::string kind;  // "run" or "arrivals"
   std::string error;
+  bool is_cut_off = false;  // by its time or a signal; `error` says which
   index_t visits = 0, prompt_tokens = 0, output_tokens = 0;
   index_t skipped_tokens = 0;  // filled in with random rows, in no other figure
   index_t longest = 0;
