@@ -34,6 +34,7 @@ refuses(2 "must name different files" ${tiny} ${trace} --json "${FOLDER}/a" --cs
 refuses(2 "--plot needs --run or --arrivals" ${tiny} ${trace} --plot "${FOLDER}/a.svg")
 refuses(2 "--skip needs --run" ${tiny} ${trace} --skip 1,1)
 refuses(2 "--misses must be 0 or from 1" ${tiny} ${trace} --misses 0.5)
+refuses(2 "--kernels is for steps .* graphs" ${tiny} ${trace} --kernels "${FOLDER}/a.csv")
 
 if(EXISTS /dev/full)
   execute_process(COMMAND "${BENCH}" --help OUTPUT_FILE /dev/full RESULT_VARIABLE result ERROR_VARIABLE err)
@@ -81,6 +82,18 @@ foreach(i RANGE 11)
   if((mode STREQUAL dense AND NOT path STREQUAL dense)
      OR (mode STREQUAL spectx AND NOT path STREQUAL selected_resident))
     message(SEND_ERROR "record ${i}: mode ${mode} took path ${path}")
+  endif()
+endforeach()
+# The floor of a step of one request that reads 600 rows: weights in bf16, activations in f32.
+foreach(expected "products bytes 194688" "products flops 184320" "logits bytes 39856"
+                 "attend bytes 231936" "attend flops 460800" "slots bytes 0")
+  separate_arguments(expected)
+  list(GET expected 0 term)
+  list(GET expected 1 unit)
+  list(GET expected 2 wanted)
+  string(JSON found GET "${json}" records 0 floor ${term} ${unit})
+  if(NOT found EQUAL wanted)
+    message(SEND_ERROR "floor of ${term}: ${found} ${unit}, wanted ${wanted}")
   endif()
 endforeach()
 

@@ -6,11 +6,13 @@ page.py DIR PAGE...: each table stands between <!-- table: NAME --> and <!-- end
 nothing is written; exit code 1 where a page is not what the files say.
 """
 import argparse
+import os
 import re
 import statistics
 import sys
 import textwrap
 
+import budget
 import report
 
 MODEL = "llama-3.1-8b"
@@ -46,6 +48,7 @@ class Results:
     def __init__(self, folder):
         self.records = report.load(folder)
         self.runs = report.timelines(folder)
+        self.budgets = [x for x in report.load(os.path.join(folder, "budget")) if "budget" in x]
 
     def find(self, group, context, model=MODEL, single=False):
         return report.best(self.records, model, single).get((group, context))
@@ -127,6 +130,7 @@ def commits(r):
     """Of the run, and what is of another one."""
     of_file = {x["file"]: x["commit"] for x in r.records}
     of_file |= {f"runs/{name}.json": t["commit"] for name, t in r.runs.items()}
+    of_file |= {f"budget/{x['file']}": x["commit"] for x in r.budgets}
     commit = of_file["spectx.json"]
     others = {}
     for name, other in sorted(of_file.items()):
@@ -429,6 +433,35 @@ def causes(r):
                    [[name, *(cell(beside(t, name)) for t in runs.values())] for name in names])
 
 
+def step_budget(r):
+    """Terms of a step beside their floors."""
+    cases = sorted(r.budgets, key=lambda x: (x["mode"] == "dense", x["requests"], x["context"]))
+    if not cases:
+        raise KeyError("budget/*.json")
+    rows = []
+
+    def row(what, get):
+        cells = []
+        for x in cases:
+            us, floor = get(x["budget"]["us"]), get(x["budget"]["floor_us"])
+            over = f" ({us / floor:.2f} x)" if floor > 20 else ""
+            cells.append(f"{us:,.0f} / {floor:,.0f}{over}")
+        rows.append([what, *cells])
+
+    for term, name in budget.TERMS.items():
+        row(name, lambda us: us.get(term, 0))
+    row("all", lambda us: sum(us.values()))
+    untraced = [r.find(x["group"], x["context"], single=x["requests"] == 1) for x in cases]
+    rows.append(["a step with no trace, ms: p50", *(
+        f"{u['step_ms_p50']:.2f}" if u and u["requests"] == x["requests"] else "-"
+        for x, u in zip(cases, untraced))])
+    names = [f"{x['group']}, {x['requests']} x {x['context']:,}" for x in cases]
+    rates = [x["budget"]["copy_gb_s"] for x in cases]
+    line = (f"The copy's rate is {min(rates):,.0f} GB/s. Commit "
+            f"{', '.join(sorted({x['commit'] for x in cases}))}.")
+    return rows_of(["us of a step / its floor", *names], rows) + ["", line]
+
+
 def summary(r):
     """The README's table."""
     rows = []
@@ -450,7 +483,7 @@ def summary(r):
 
 
 TABLES = {"asked": asked, "commits": commits, "best": lambda r: by_context(r, False), "one": lambda r: by_context(r, True),
-          "misses": misses, "others": others, "edge": edge, "whole": whole, "ablation": ablation,
+          "misses": misses, "budget": step_budget, "others": others, "edge": edge, "whole": whole, "ablation": ablation,
           "growth": lambda r: growth(r.growing(), GROWTH),
           "growth-1b": lambda r: growth(r.runs["whole-1b-2k-32k"], GROWTH),
           "arrivals": arrivals, "check": check, "sweep": sweep, "prompts": prompts, "memory": memory, "beside": causes, "summary": summary}

@@ -5,6 +5,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "bench/kernel_trace.hpp"
 #include "bench/measure.hpp"
 #include "bench/model_shapes.hpp"
 #include "bench/recycled_memory.hpp"
@@ -37,7 +38,10 @@ llama::LlamaWeights load(Backend& backend, const Options& o, StreamView stream) 
 std::vector<Case> cases_of(const Options& o, index_t context) {
   std::vector<Case> cases;
   for (const std::string& mode : o.modes) {
-    const Case c{.is_dense = mode == "dense", .context = context, .selection = o.selection};
+    Case c;
+    c.is_dense = mode == "dense";
+    c.context = context;
+    c.selection = o.selection;
     if (c.is_dense) {
       cases.push_back(c);
       continue;
@@ -111,7 +115,8 @@ class Output {
   std::optional<support::AtomicFile> json_, csv_;
 };
 
-Machine machine_of(const Options& o, const support::ChosenBackend& chosen, index_t cap) {
+Machine machine_of(const Options& o, const support::ChosenBackend& chosen, index_t cap,
+                   double copy_gb_s) {
   return {.backend = chosen.name,
           .device = chosen.device,
           .driver = chosen.driver,
@@ -121,7 +126,8 @@ Machine machine_of(const Options& o, const support::ChosenBackend& chosen, index
           .context_rows = o.prefills ? "context from a prefill" : "context filled with random rows",
           .tokens = std::string("the likeliest token goes on, on the device") +
                     (o.captures ? "; a step is a CUDA graph" : ""),
-          .cap = std::to_string(cap)};
+          .cap = std::to_string(cap),
+          .copy_gb_s = copy_gb_s};
 }
 
 /// What comes to the pool in a case of --run or --arrivals.
@@ -178,6 +184,12 @@ void measure_all(const Bench& bench, const Machine& machine, Tally& tally) {
   const auto start = Clock::now();
   const Options& o = bench.options;
   Output output(o, machine, tally);
+  std::optional<support::AtomicFile> kernels_file;
+  std::optional<KernelTrace> kernels;
+  if (!o.kernels.empty()) {
+    kernels_file.emplace(o.kernels);
+    kernels.emplace();
+  }
   for (const index_t context : o.contexts) {
     for (Case c : cases_of(o, context)) {
       for (const std::string& requests : o.requests) {
@@ -192,12 +204,13 @@ void measure_all(const Bench& bench, const Machine& machine, Tally& tally) {
     }
   }
   output.finish();
+  if (kernels) kernels_file->replace([&](std::ostream& out) { kernels->write(out); });
 }
 
 /// Throws FileError when a file that is to be written cannot be: the weights take long.
 void check_outputs(const std::vector<Options>& sets) {
   for (const Options& o : sets) {
-    for (const std::string& path : {o.json, o.csv, o.plot}) {
+    for (const std::string& path : {o.json, o.csv, o.plot, o.kernels}) {
       if (!path.empty()) support::AtomicFile{path};
     }
   }
@@ -230,6 +243,9 @@ int run_command(int argc, const char* const* argv) {
   const index_t total = support::total_device_bytes(chosen);
   const bool has_driver = chosen.name == "cuda";
   const index_t outside = has_driver ? total - support::available_device_bytes(chosen) : 0;
+  // More than any cache holds, and little beside the device.
+  const index_t copied = std::min(total / 16, index_t{backend.runs_at_call() ? 128 : 2048} << 20);
+  const double copy_gb_s = measure_copy_gb_s(backend, copied, stream);
   const llama::LlamaWeights weights = load(backend, first, stream);
   const io::LoadedHead head =
       random_head(backend, weights.config(), weights.all().embeddings, first.dtype, stream);
@@ -264,7 +280,7 @@ int run_command(int argc, const char* const* argv) {
       break;
     }
     const Bench bench = bench_of(o);
-    const Machine machine = machine_of(o, chosen, bench.cap);
+    const Machine machine = machine_of(o, chosen, bench.cap, copy_gb_s);
     o.has_visits() ? serve_all(bench, machine, tally) : measure_all(bench, machine, tally);
   }
   if (spans_file) spans_file->replace([&](std::ostream& out) { spans.write(out); });

@@ -31,6 +31,7 @@ class Run {
   void decode();
   void profile();
   void note_memory();
+  void note_floor();
   SelectionSource* source() { return replay_ && case_.miss_scale > 0 ? &*replay_ : nullptr; }
   void step(llama::StepClock* clock);
   void note_report();
@@ -70,6 +71,7 @@ Record Run::record(double miss_scale) {
   decode();
   profile();
   note_memory();
+  note_floor();
   return record_;
 }
 
@@ -178,6 +180,20 @@ void Run::note_memory() {
         support::total_device_bytes(bench_.chosen) - support::available_device_bytes(bench_.chosen);
   }
   record_.saw_nan = engine_.saw_nan();
+}
+
+/// By the middle of the steps that count.
+void Run::note_floor() {
+  const Options& o = bench_.options;
+  const KVPool& pool = engine_.pool();
+  record_.floor =
+      step_floor(bench_.weights, case_.is_dense ? nullptr : &bench_.head,
+                 {.requests = case_.requests,
+                  .length = pool.needs().front().length - o.profiled - o.steps * o.repeats / 2,
+                  .rule = case_.selection,
+                  .slots = pool.plan().has_host_tier() ? pool.plan().slots : 0,
+                  .activations = backend_.compute_dtype(bench_.weights.dtype()),
+                  .rows = pool.shape().dtype});
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ using support::UsageError;
 constexpr index_t kMostTokens = index_t{1} << 24;
 constexpr index_t kMostRequests = 99'999;
 
-constexpr std::array<Flag, 44> kFlags = {{
+constexpr std::array<Flag, 45> kFlags = {{
     {"--model", "NAME", "a shape with random weights, a config.json or a .gguf file"},
     {"--context", "N,N..", "tokens of every request before the first step (default 4096)"},
     {"--run", "IN,OUT", "requests have IN tokens, then all grow together by OUT"},
@@ -59,6 +59,8 @@ constexpr std::array<Flag, 44> kFlags = {{
     {"--csv", "FILE", "write the figures of each configuration there, or every sample"},
     {"--plot", "FILE", "write an SVG of the samples there"},
     {"--spans", "FILE", "write a trace of the steps that count there, for ui.perfetto.dev"},
+    {"--kernels", "FILE",
+     "with --graph: write the times of the kernels of every step there (CUPTI builds alone)"},
     {"--quick", "", "8 steps after 4, once"},
     {"--next", "",
      "more cases, in the same memory: the flags so far but for the files, and what follows"},
@@ -155,7 +157,8 @@ Words words_of(const Words& first, const Words& own) {
         std::find_if(kFlags.begin(), kFlags.end(), [&](const Flag& f) { return f.name == name; });
     const bool has_value =
         flag != kFlags.end() && !flag->value.empty() && name == first[i] && i + 1 < first.size();
-    const bool is_file = name == "--json" || name == "--csv" || name == "--plot";
+    const bool is_file =
+        name == "--json" || name == "--csv" || name == "--plot" || name == "--kernels";
     if (!is_file && !is_given(name)) {
       all.push_back(first[i]);
       if (has_value) all.push_back(first[i + 1]);
@@ -170,10 +173,13 @@ void check_together(const Args& args, const Options& o) {
   if (!o.spans.empty() && o.has_visits()) {
     throw UsageError("--spans is for steps at given contexts, not for --run and --arrivals");
   }
+  if (!o.kernels.empty() && (o.has_visits() || !o.captures)) {
+    throw UsageError("--kernels is for steps at given contexts that are CUDA graphs (--graph)");
+  }
   if (!o.plot.empty() && !o.has_visits()) throw UsageError("--plot needs --run or --arrivals");
   if (args.has("--skip") && !o.is_run) throw UsageError("--skip needs --run");
-  if (!support::are_different_files({o.json, o.csv, o.plot, o.spans})) {
-    throw UsageError("--json, --csv, --plot and --spans must name different files");
+  if (!support::are_different_files({o.json, o.csv, o.plot, o.spans, o.kernels})) {
+    throw UsageError("--json, --csv, --plot, --spans and --kernels must name different files");
   }
 }
 
@@ -208,6 +214,7 @@ Options read_set(const Args& args) {
   o.csv = args.text("--csv");
   o.plot = args.text("--plot");
   o.spans = args.text("--spans");
+  o.kernels = args.text("--kernels");
   check_together(args, o);
   return o;
 }

@@ -42,7 +42,8 @@ struct Options {
   std::string trace;
   std::string commit;
   std::string json, csv, plot;
-  std::string spans;  // empty: none
+  std::string spans;    // empty: none
+  std::string kernels;  // likewise
 
   /// Requests come and grow; else steps are measured at given contexts.
   bool has_visits() const { return is_run || arrivals.count > 0; }

@@ -23,6 +23,15 @@ Json parts_json(const Record& r) {
   return parts;
 }
 
+Json floor_json(const StepFloor& floor) {
+  Json terms = Json::object();
+  for (int t = 0; t < kNumTerms; ++t) {
+    const Work& work = floor[static_cast<std::size_t>(t)];
+    terms[term_name(t)] = {{"bytes", work.bytes}, {"flops", work.flops}};
+  }
+  return terms;
+}
+
 /// The figures under the names that JSON and CSV share.
 Json figures(const Record& r) {
   Json all = case_json(r.asked);
@@ -69,7 +78,8 @@ Json machine_json(const Machine& m) {
           {"dtype", m.dtype},
           {"context_rows", m.context_rows},
           {"tokens", m.tokens},
-          {"device_cap", m.cap}};
+          {"device_cap", m.cap},
+          {"copy_gb_s", m.copy_gb_s}};
 }
 
 Json case_json(const Case& c) {
@@ -114,6 +124,7 @@ void write_json(const Machine& machine, const std::vector<Record>& records, std:
     Json json = figures(r);
     json["repeats_tokens_per_s"] = r.tokens_per_s;
     json["part_ms"] = parts_json(r);
+    json["floor"] = floor_json(r.floor);
     json["all_step_ms"] = r.step_ms;
     all.push_back(std::move(json));
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bench/engine.hpp"
+#include "bench/step_floor.hpp"
 #include "spectx/step_model.hpp"
 
 namespace spectx::bench {
@@ -35,6 +36,7 @@ struct Record {
   index_t reported_steps = 0;
   double transfer_ms = 0, exposed_ms = 0, floor_ms = 0;  // sums over those
   std::array<double, kNumParts> part_ms{};  // of a step, in steps of their own with stamps between
+  StepFloor floor{};                        // of the compute stream's operations
   index_t slots = 0;
   index_t groups = 0;          // of all requests
   index_t groups_on_host = 0;  // of all requests
@@ -54,6 +56,7 @@ struct Record {
 /// What every record carries.
 struct Machine {
   std::string backend, device, driver, commit, model, dtype, context_rows, tokens, cap;
+  double copy_gb_s = 0;  // that a copy inside the device reads and writes, 1e9 bytes a second
 };
 
 void write_json(const Machine& machine, const std::vector<Record>& records, std::ostream& out);
