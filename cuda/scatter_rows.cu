@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // host runs of tokens [durable, length) = their rows in slots, of every offloaded group of items
-// that select and have write_batch rows waiting; then durable = length.
+// that select and are due (is_write_due); then durable = length.
 // Moves rows * kv_heads * run.bytes_of(layers) over the host's link.
 #include "host_rows.cuh"
 #include "kernels.hpp"
@@ -29,9 +29,9 @@ struct Waiting {
         resident(p.pool.resident_groups[request]),
         first(p.pool.durable[request]),
         last(p.batch.length[item]) {
-    const bool is_due =
-        p.batch.selects[item] != 0 && resident < p.pool.groups && last - first >= p.write_batch;
-    if (!is_due) last = first;
+    const index_t place = request % p.write_batch;
+    const bool is_due = (last + place) / p.write_batch > (first + place) / p.write_batch;
+    if (p.batch.selects[item] == 0 || resident >= p.pool.groups || !is_due) last = first;
   }
 };
 

@@ -105,7 +105,26 @@ TEST_CASE("gather_rows fetches the misses of one group into their slots, where i
   REQUIRE((pool.host_pages == expected.host_pages));
 }
 
-TEST_CASE("scatter_rows writes waiting rows through once there are enough") {
+TEST_CASE("Writes are due every write_batch tokens, of each request at another place") {
+  const index_t write_batch = GENERATE(from_range(std::vector<index_t>{1, 8, 32}));
+  const index_t rows = GENERATE(from_range(std::vector<index_t>{1, 5}));  // of a step
+  CAPTURE(write_batch, rows);
+  std::vector<index_t> due(at(write_batch), 0);  // by the step
+  for (std::int32_t r = 0; r < 64; ++r) {
+    index_t durable = 7;
+    for (index_t length = 8; length <= 7 + 3 * write_batch; length += rows) {
+      if (is_write_due({r}, durable, length, write_batch)) {
+        durable = length;
+        ++due[at(length % write_batch)];
+      }
+      REQUIRE(length - durable < write_batch);
+    }
+  }
+  const std::vector<index_t> even(at(write_batch), 3 * 64 / write_batch);
+  if (rows == 1) REQUIRE(due == even);  // three of a request
+}
+
+TEST_CASE("scatter_rows writes waiting rows through once they are due") {
   const NamedBackend b = GENERATE(from_range(backends()));
   const auto [kind, batch_rows, order] = GENERATE(
       from_range(combinations(row_kinds(), std::vector<index_t>{1, 3, 4, 5}, page_orders())));
@@ -131,7 +150,8 @@ TEST_CASE("scatter_rows writes waiting rows through once there are enough") {
   for (const index_t request : {0, 1}) {
     const index_t length = request == 0 ? 34 : 24;
     const index_t durable = expected.durable[at(request)];
-    if (length - durable < write_batch) continue;
+    const index_t place = request % write_batch;
+    if ((length + place) / write_batch == (durable + place) / write_batch) continue;
     for (index_t g = expected.resident_groups[at(request)]; g < expected.s.groups; ++g) {
       for (index_t head = 0; head < 2; ++head) {
         for (index_t t = durable; t < length; ++t) {

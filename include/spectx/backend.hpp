@@ -97,13 +97,21 @@ struct GatherRowsArgs {
   index_t group = 0;
   int max_blocks = 16;
 };
-/// Write-through, for the items that select in requests with offloaded groups: once write_batch
-/// rows wait, copies rows [durable, length) from slots to the host tier, then advances durable.
+/// Write-through, for the items that select in requests with offloaded groups: where one is due,
+/// copies rows [durable, length) from slots to the host tier, then advances durable.
 struct ScatterRowsArgs {
   const Batch* batch = nullptr;
   KVPoolView pool;
   index_t write_batch = 32;
 };
+/// Whether the rows [durable, length) of a request are written through: every write_batch tokens,
+/// at places of its own, so that requests which grow side by side take turns. Fewer than
+/// write_batch stay.
+constexpr bool is_write_due(RequestId request, index_t durable, index_t length,
+                            index_t write_batch) noexcept {
+  const index_t place = request.value % write_batch;
+  return (length + place) / write_batch > (durable + place) / write_batch;
+}
 
 /// The pages of one group of one request, and how rows lie in them: device pages by token or by
 /// slot, staging pages by token (of one layer alone), host pages by token.

@@ -161,7 +161,8 @@ inline void KVPool::advance(const Batch& batch) {
     if (is_resident(item.request)) continue;
     if (!item.selects) {
       book_.tables.set_durable(item.request, r.length);
-    } else if (r.length - book_.tables.durable(item.request) >= plan_.write_batch) {
+    } else if (is_write_due(item.request, book_.tables.durable(item.request), r.length,
+                            plan_.write_batch)) {
       book_.tables.follow_durable(item.request, r.length);
     }
   }
