@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <type_traits>
+
 #include "copy_rows.cuh"
 #include "device/host_number.cuh"
 
 // How a warp moves the rows of some layers of one token between the device and its run in the host
 // tier: as they are, or as numbers and scales.
 namespace spectx::cu {
+
+inline constexpr int kLinkLineBytes = 128;  // that a read of the host's memory carries at most
 
 /// Some layers of a run.
 struct RunLayers {
@@ -78,31 +82,67 @@ struct LossyRows {
     return reinterpret_cast<float*>(at.run) + 2 * at.first;
   }
 
+  /// A unit of numbers, in the registers of its load: bytes would wait for it to take them apart.
+  using Held = std::conditional_t<sizeof(Numbers) == sizeof(uint4), uint4, std::uint8_t>;
+  static_assert(sizeof(Held) == sizeof(Numbers));
+
+  // The link carries lines: a warp's loads begin with one, and the scales of a run, which are in
+  // the line of its first numbers, come with them.
+  static constexpr bool kIsWide = sizeof(Held) == sizeof(uint4);
+  static constexpr int kLineUnits = kLinkLineBytes / static_cast<int>(sizeof(Held));
+
+  /// Units of scales that are loaded as numbers are.
+  static __device__ int units_before(const KVPoolView& pool, const RunLayers& from) {
+    const int units = static_cast<int>(pool.run.first_row) / kCount;
+    return kIsWide && from.first == 0 && units + kLineUnits <= device::kWarpSize ? units : 0;
+  }
+  static __device__ int units_into_line(const Held* first) {
+    if (!kIsWide) return 0;
+    return static_cast<int>(reinterpret_cast<std::uintptr_t>(first) % kLinkLineBytes /
+                            sizeof(Held));
+  }
+  /// The scales from lane `first` on, four each: lane i gets number i.
+  static __device__ float spread_scales(const uint4& held, int first) {
+    const int lane = device::lane_index();
+    const int source = first + lane / 4;
+    const float x = device::from_lane(__uint_as_float(held.x), source);
+    const float y = device::from_lane(__uint_as_float(held.y), source);
+    const float z = device::from_lane(__uint_as_float(held.z), source);
+    const float w = device::from_lane(__uint_as_float(held.w), source);
+    return lane % 4 < 2 ? (lane % 4 == 0 ? x : y) : (lane % 4 == 2 ? z : w);
+  }
+
   static __device__ void load_some(const KVPoolView& pool, const RunLayers& from,
                                    const LayerRows& to) {
-    constexpr int kUnroll = 4;
+    constexpr int kUnroll = 5;  // a run of 2 KiB and its scales, wherever in a line it begins
     const int k_units = static_cast<int>(pool.k_dim) / kCount;
     const int row_units = static_cast<int>(pool.k_dim + pool.v_dim) / kCount;
     const int units = from.count * row_units;
     const int lane = device::lane_index();
-    const Numbers* const numbers = reinterpret_cast<const Numbers*>(numbers_of(pool, from, 0));
-    const float scales = lane < 2 * from.count ? scales_of(from)[lane] : 0;
-    for (int begin = 0; begin < units; begin += kUnroll * device::kWarpSize) {
-      Numbers held[kUnroll];
+    const Held* const numbers = reinterpret_cast<const Held*>(numbers_of(pool, from, 0));
+    const int before = units_before(pool, from);
+    const int skew = units_into_line(numbers - before);
+    float scales = before == 0 && lane < 2 * from.count ? scales_of(from)[lane] : 0;
+    for (int begin = -before - skew; begin < units; begin += kUnroll * device::kWarpSize) {
+      Held held[kUnroll];
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
         const int i = begin + u * device::kWarpSize + lane;
-        if (i < units) held[u] = numbers[i];
+        if (i >= -before && i < units) held[u] = numbers[i];
+      }
+      if constexpr (kIsWide) {
+        if (begin < 0 && before > 0) scales = spread_scales(held[0], skew);
       }
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
         const int i = begin + u * device::kWarpSize + lane;
-        const int layer = min(i / row_units, from.count - 1);
+        const int layer = i < 0 ? 0 : min(i / row_units, from.count - 1);
         const int unit = i - layer * row_units;
         const float scale = device::from_lane(scales, 2 * layer + (unit < k_units ? 0 : 1));
-        if (i >= units) continue;
+        if (i < 0 || i >= units) continue;
         std::byte* const row = to.first + layer * to.layer_bytes + (unit < k_units ? 0 : to.v_gap);
-        reinterpret_cast<Elements*>(row)[unit] = device::elements_of<T>(held[u], scale);
+        reinterpret_cast<Elements*>(row)[unit] =
+            device::elements_of<T>(reinterpret_cast<const Numbers&>(held[u]), scale);
       }
     }
   }

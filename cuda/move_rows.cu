@@ -12,7 +12,7 @@ constexpr int kBlockThreads = 256;
 constexpr int kBlockWarps = kBlockThreads / device::kWarpSize;
 constexpr index_t kLinkBlocks = 32;  // fill the link, for a prompt's step that waits
 constexpr index_t kTierBlocks = 2;  // of a group that changes tier: the steps beside need the link
-constexpr index_t kTierBlocksConverted = 4;  // to and from a smaller type
+constexpr index_t kTierBlocksConverted = 4;  // to a smaller type, which takes longer
 constexpr index_t kBlocksPerMultiprocessor = 8;
 
 struct Params {
@@ -77,12 +77,14 @@ void launch_move_rows(const MoveRowsArgs& a, const Launch& on) {
                  a.last,
                  a.layer < 0 ? 0 : static_cast<int>(a.layer),
                  static_cast<int>(layers)};
-  const bool uses_link = a.from.kind == RowPlace::Kind::host || a.to.kind == RowPlace::Kind::host;
+  const bool comes_back = a.from.kind == RowPlace::Kind::host;
+  const bool uses_link = comes_back || a.to.kind == RowPlace::Kind::host;
   dispatch_rows(a.pool, uses_link, [&]<class Rows>() {
-    const index_t most = !uses_link       ? on.multiprocessors * kBlocksPerMultiprocessor
-                         : a.layer >= 0   ? kLinkBlocks
-                         : Rows::kIsExact ? kTierBlocks
-                                          : kTierBlocksConverted;
+    const bool converts = !Rows::kIsExact && !comes_back;
+    const index_t most = !uses_link     ? on.multiprocessors * kBlocksPerMultiprocessor
+                         : a.layer >= 0 ? kLinkBlocks
+                         : converts     ? kTierBlocksConverted
+                                        : kTierBlocks;
     const index_t blocks =
         std::min(div_up((a.last - a.first) * a.pool.kv_heads, kBlockWarps), most);
     move_rows_kernel<Rows><<<grid_of(blocks), kBlockThreads, 0, on.stream>>>(p);
