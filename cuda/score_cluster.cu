@@ -160,7 +160,7 @@ struct Shape {
 Shape shape_of(index_t tokens, index_t pairs, index_t group, const Launch& on) {
   // As measured: short items, or many of them. Else clusters leave multiprocessors idle.
   constexpr index_t kShortTokens = 8192;
-  const bool has_many = 2 * pairs >= 7 * index_t{on.multiprocessors};
+  const bool has_many = 5 * pairs >= 3 * index_t{on.multiprocessors};
   if (tokens > kShortTokens && !has_many) return {};
   const index_t all = div_up(tokens, kScoreTokens);
   index_t blocks = pairs <= 16 ? 8 : (pairs <= 64 ? 4 : (pairs <= 256 ? 2 : 1));
@@ -170,10 +170,7 @@ Shape shape_of(index_t tokens, index_t pairs, index_t group, const Launch& on) {
   while (blocks < device::kMostCluster && !fits()) blocks *= 2;
   if (!fits()) return {};
   // Sixteen fill a multiprocessor, which leaves no room for a second block.
-  const index_t all_blocks = pairs * blocks;
-  const int warps = 2 * all_blocks <= on.multiprocessors   ? 16
-                    : all_blocks <= 8 * on.multiprocessors ? 8
-                                                           : 4;
+  const int warps = 2 * pairs * blocks <= on.multiprocessors ? 16 : 8;
   return {blocks, warps, div_up(all, blocks)};
 }
 
