@@ -150,7 +150,7 @@ void products_beside_gather(benchmark::State& state, DType host_dtype) {
 void with_blocks(benchmark::internal::Benchmark* b) {
   b->ArgNames({"rows", "blocks"});
   for (const index_t rows : {1, 28, 64}) {
-    for (const index_t blocks : {4, 8, 16}) b->Args({rows, blocks});
+    for (const index_t blocks : {2, 3, 4, 8, 16}) b->Args({rows, blocks});
   }
   b->UseManualTime()->Iterations(7)->Unit(benchmark::kMicrosecond);
 }

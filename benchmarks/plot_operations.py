@@ -63,12 +63,14 @@ def selection(results, to):
     for arguments, record in found[("top_k", "f32")]:
         if arguments["tokens"] == "131072" and arguments["budget"] == "2048":
             values["top_k, 2048 of 131072", counted(arguments["rows"], "row")] = microseconds(record)
-    for arguments, record in found[("update_slots", "")]:
-        values["update_slots, 8 heads x 2048",
-               counted(arguments["requests"], "request")] = microseconds(record)
+    groups = ["top_k, 2048 of 131072"]
+    for pattern in ("recorded", "drifting"):
+        groups.append(f"update_slots, 8 heads x 2048, {pattern}")
+        for arguments, record in found[("update_slots", pattern)]:
+            if arguments["slots"] == "4096":
+                values[groups[-1], counted(arguments["requests"], "request")] = microseconds(record)
     places = list(dict.fromkeys(place for _, place in values))
-    plots.bars(to("selection"), title("Time, us", context), values, places,
-               ["top_k, 2048 of 131072", "update_slots, 8 heads x 2048"])
+    plots.bars(to("selection"), title("Time, us", context), values, places, groups)
 
 
 def gather(results, to):
