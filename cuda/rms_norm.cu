@@ -3,6 +3,7 @@
 // Moves 2 rows * dim * activation bytes: memory bound; the second read of a row hits the cache.
 #include "device/block.cuh"
 #include "device/vec.cuh"
+#include "device/warp.cuh"
 #include "kernels.hpp"
 #include "launch_early.cuh"
 #include "views.cuh"
@@ -31,6 +32,8 @@ __global__ void __launch_bounds__(kMostThreads)
   const X* const x = p.x.row(blockIdx.x / p.heads, blockIdx.x % p.heads);
   X* const out = p.out.row(blockIdx.x / p.heads, blockIdx.x % p.heads);
   float sum = 0;
+  // On its way to the cache while the kernel ahead ends.
+  if (device::warp_index() == 0) device::prefetch(p.weight, p.dim * index_t{sizeof(W)});
   device::wait_for_kernel_ahead();
   device::let_next_kernel_start();
   for (index_t d = begin; d < p.dim; d += step) {

@@ -29,11 +29,10 @@ template <class X, int kElements>
 __global__ void __launch_bounds__(kBlockThreads) rope_kernel(const __grid_constant__ Params<X> p) {
   extern __shared__ float2 cosine_and_sine[];  // [half]
   constexpr double kTurn = 6.283185307179586;
-  device::wait_for_kernel_ahead();
-  device::let_next_kernel_start();
+  // Copies alone write the batch and the frequencies, so no kernel ahead is waited for.
   const index_t of = batch_row(p.row_index, blockIdx.x);
-  if (of < 0) return;
-  const double position = static_cast<double>(p.position[of] + p.position_offset);
+  const double position =
+      of < 0 ? 0.0 : static_cast<double>(p.position[of] + p.position_offset);
   for (index_t j = threadIdx.x; j < p.half; j += kBlockThreads) {
     // Whole turns go in double: position * frequency in float is off by 0.01 at position 100,000.
     const double turns = position * static_cast<double>(p.frequency[j]) / kTurn;
@@ -44,6 +43,9 @@ __global__ void __launch_bounds__(kBlockThreads) rope_kernel(const __grid_consta
     cosine_and_sine[j] = make_float2(cosine * p.magnitude, sine * p.magnitude);
   }
   __syncthreads();
+  device::wait_for_kernel_ahead();
+  device::let_next_kernel_start();
+  if (of < 0) return;
   const index_t first_head = blockIdx.y * p.block_heads;
   const index_t heads = min(p.block_heads, p.heads - first_head);
   const index_t head_steps = p.half / kElements;
