@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// device row of slot miss_slots[i] = host run of token miss_ids[i], all layers of one group.
+// device row of slot miss_slots[i] = host run of token miss_ids[i], some layers of one group.
 // Moves misses * run.bytes_of(layers) over the host's link, which is the limit; few blocks reach it
 // if a run has 2 KiB.
 #include "device/block.cuh"
@@ -18,6 +18,7 @@ struct Params {
   StepLists lists;
   KVPoolView pool;
   index_t group;
+  int first_layer, layers;
 };
 
 /// Misses of an item and KV head in the group.
@@ -38,7 +39,6 @@ __global__ void __launch_bounds__(kBlockThreads)
   __shared__ std::int32_t begins[kBlockThreads];
   const KVPoolView& pool = p.pool;
   const index_t tasks = p.batch.items * pool.kv_heads;
-  const int layers = static_cast<int>(layers_of(pool, p.group));
   for (index_t first = 0; first < tasks; first += kBlockThreads) {
     std::int32_t total = 0;
     const std::int32_t begin =
@@ -59,9 +59,10 @@ __global__ void __launch_bounds__(kBlockThreads)
       const index_t at = task * p.lists.max_budget + (i - begins[low]);
       const std::uint32_t token = static_cast<std::uint32_t>(p.lists.miss_ids[at]);
       const std::uint32_t slot = static_cast<std::uint32_t>(p.lists.miss_slots[at]);
-      const RunLayers from{host_run(pool, host_pages_of(pool, request, p.group), head, token), 0,
-                           layers};
-      const LayerRows to = device_rows(pool, pages_of(pool, request, p.group), head, slot);
+      const RunLayers from{host_run(pool, host_pages_of(pool, request, p.group), head, token),
+                           p.first_layer, p.layers};
+      const LayerRows to = device_rows(pool, pages_of(pool, request, p.group), head, slot,
+                                       p.first_layer);
       Rows::load(pool, from, to);
     }
     __syncthreads();
@@ -89,7 +90,12 @@ void launch(void (*kernel)(Params), int blocks, const Params& p, const Launch& o
 
 void launch_gather_rows(const GatherRowsArgs& a, const Launch& on) {
   if (a.batch->items.empty()) return;
-  const Params p{view_of(*a.batch), a.lists, a.pool, a.group};
+  const Params p{view_of(*a.batch),
+                 a.lists,
+                 a.pool,
+                 a.group,
+                 static_cast<int>(a.first_layer),
+                 static_cast<int>(a.layers())};
   dispatch_rows(a.pool, true,
                 [&]<class Rows>() { launch(gather_rows_kernel<Rows>, a.max_blocks, p, on); });
 }

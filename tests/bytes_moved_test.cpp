@@ -133,6 +133,9 @@ TEST_CASE("bytes_moved of rings, slots and moves between the tiers") {
   GatherRowsArgs gather;
   gather.pool = pool;
   REQUIRE(bytes_moved(gather, 7) == 2 * 7 * 2 * 192);
+  gather.first_layer = 1;
+  REQUIRE(bytes_moved(gather, 7) == 2 * 7 * 192);
+  gather.first_layer = 0;
   gather.group = 2;  // the last one has one layer
   REQUIRE(bytes_moved(gather, 7) == 2 * 7 * 192);
   ScatterRowsArgs scatter;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <utility>
+
 #include "catch.hpp"
 #include "support/backends.hpp"
 #include "support/batches.hpp"
@@ -96,9 +98,14 @@ TEST_CASE("gather_rows fetches the misses of one group into their slots, where i
   lists.miss_slots = slots.data();
   lists.miss_counts = counts.data();
   lists.max_budget = kBudget;
+  // As a whole, or its first layers and then the others.
+  const index_t lead = static_cast<index_t>(order) % 2;
   run_on(*b.backend, [&](StreamView stream) {
-    b.backend->gather_rows(
-        {.batch = batch.get(), .lists = lists, .pool = pool.view(), .group = group}, stream);
+    GatherRowsArgs rows{.batch = batch.get(), .lists = lists, .pool = pool.view(), .group = group};
+    rows.num_layers = lead;
+    b.backend->gather_rows(rows, stream);
+    rows.first_layer = std::exchange(rows.num_layers, 0);
+    if (lead > 0 && rows.layers() > 0) b.backend->gather_rows(rows, stream);
   });
   pool.download();
   REQUIRE((pool.device_pages == expected.device_pages));

@@ -135,6 +135,9 @@ TEST_CASE("wrong arguments of what moves rows between the tiers are refused by n
                                 {.batch = &c.batch, .lists = c.lists, .pool = c.pool})
       .invalid({[](GatherRowsArgs& a) { a.group = 2; }, [](GatherRowsArgs& a) { a.group = -1; },
                 [](GatherRowsArgs& a) { a.max_blocks = 0; },
+                [](GatherRowsArgs& a) { a.first_layer = -1; },
+                [](GatherRowsArgs& a) { a.num_layers = a.pool.layers_of(0) + 1; },
+                [](GatherRowsArgs& a) { a.first_layer = a.pool.layers_of(0) + 1; },
                 [](GatherRowsArgs& a) { a.lists.miss_slots = nullptr; },
                 [](GatherRowsArgs& a) { a.pool.host_pages = nullptr; },
                 [](GatherRowsArgs& a) { a.pool.page_rows = 0; },

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device's spans of a step: where they lie on the host's clock, and which there are.
 #include <chrono>
+#include <cmath>
 
 #include "catch.hpp"
 #include "spectx/cpu/backend.hpp"
@@ -14,11 +15,12 @@ using detail::StepTrace;
 
 namespace {
 
-/// Stamps of a step of one group: it is waited for if its transfer ends after `wait`.
-std::array<std::uint64_t, 9> stamps(std::uint64_t begin, std::uint64_t transfer_end) {
-  return {begin,      begin + 1, begin + 90,           begin + 91,
-          begin + 97, begin + 2, begin + transfer_end, begin + 30,
-          begin + 60};
+/// Stamps of a step of one group: it is waited for if its transfer ends after `wait`, its lead
+/// layers if `lead_end` is after 10.
+std::array<std::uint64_t, 12> stamps(std::uint64_t begin, std::uint64_t transfer_end,
+                                     std::uint64_t lead_end = 9) {
+  return {begin,      begin + 1,  begin + 90, begin + 91,           begin + 97, begin + lead_end,
+          begin + 10, begin + 15, begin + 2,  begin + transfer_end, begin + 30, begin + 60};
 }
 
 }  // namespace
@@ -29,7 +31,7 @@ TEST_CASE("spans lie between the launch and the moment at which they were seen")
   StepTrace trace(sink);
   const std::int64_t launch = StepTrace::now_ns() - 1'000'000;
   const std::uint64_t begin = 5;  // the device's clock began yesterday
-  trace.write(stamps(begin, 50).data(), 0, 1, launch);
+  trace.write(stamps(begin, 50).data(), 0, 1, false, launch);
   REQUIRE(spans.all.size() == 4);
   REQUIRE(spans.all[0].begin_ns == launch);
   REQUIRE(spans.all[0].end_ns == launch + 90);
@@ -44,13 +46,39 @@ TEST_CASE("spans lie between the launch and the moment at which they were seen")
   REQUIRE(written[0]->end_ns == launch + 97);
 
   spans.all.clear();
-  trace.write(stamps(begin + 1000, 20).data(), 0, 1, launch);  // the same clock: 1 us later
+  trace.write(stamps(begin + 1000, 20).data(), 0, 1, false, launch);  // the same clock: 1 us later
   REQUIRE(spans.all.size() == 3);  // the rows were there: nothing was waited for
   REQUIRE(spans.all[0].begin_ns == launch + 1000);
 
   spans.all.clear();
-  trace.write(stamps(begin + 2000, 20).data(), 0, 1, launch + 500'000);  // the clocks drift
+  trace.write(stamps(begin + 2000, 20).data(), 0, 1, false, launch + 500'000);  // the clocks drift
   REQUIRE(spans.all[0].begin_ns == launch + 500'000);
+
+  spans.all.clear();
+  trace.write(stamps(begin + 2000, 50, 12).data(), 0, 1, true, launch + 500'000);
+  const auto waits = spans.named("wait", TraceLane::compute);
+  REQUIRE(waits.size() == 2);
+  REQUIRE(waits[0]->group == 0);
+  REQUIRE(waits[0]->end_ns - waits[0]->begin_ns == 5);
+  REQUIRE(waits[1]->end_ns - waits[1]->begin_ns == 30);
+}
+
+TEST_CASE("what a step waited for is exposed, beside the least that it had to wait") {
+  const auto at = stamps(1000, 50, 12);
+  StepReport report;
+  std::vector<GroupTimes> groups;
+  detail::StepTimes{at.data(), 0, 1, true, false}.write(report, groups);
+  REQUIRE(report.step_us == 90e-3);
+  REQUIRE(report.transfer_us == 48e-3);
+  REQUIRE(report.exposed_us == 5e-3 + 30e-3);
+  REQUIRE(std::lround(1000 * report.floor_us) == 24);  // computed: 9, then 15 more
+  REQUIRE(groups.size() == 1);
+  REQUIRE(groups[0].exposed_us == report.exposed_us);
+
+  const auto in_time = stamps(1000, 20);  // the first layers too
+  report = {};
+  detail::StepTimes{in_time.data(), 0, 1, true, false}.write(report, groups);
+  REQUIRE(report.exposed_us == 0);
 }
 
 TEST_CASE("a step with offloaded groups sends its step and a transfer a group") {

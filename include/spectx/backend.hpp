@@ -89,13 +89,19 @@ struct ForgetSlotsArgs {
   RequestId request;
   index_t first = 0;
 };
-/// Copies the misses of one group from the host tier into their slots, all layers of the group.
+/// Copies the misses of one group from the host tier into their slots: some of its layers.
 struct GatherRowsArgs {
   const Batch* batch = nullptr;
   StepLists lists;
   KVPoolView pool;
   index_t group = 0;
   int max_blocks = 16;
+  index_t first_layer = 0;  // in the group
+  index_t num_layers = 0;   // 0: all from first_layer on
+
+  index_t layers() const noexcept {
+    return num_layers > 0 ? num_layers : pool.layers_of(group) - first_layer;
+  }
 };
 /// Write-through, for the items that select in requests with offloaded groups: where one is due,
 /// copies rows [durable, length) from slots to the host tier, then advances durable.

@@ -128,7 +128,7 @@ inline index_t bytes_moved(const UpdateSlotsArgs& a) noexcept {
 /// `missed`: rows of all items and KV heads that were not in a slot. Read from the host tier and
 /// written to the device.
 inline index_t bytes_moved(const GatherRowsArgs& a, index_t missed) noexcept {
-  const index_t layers = a.pool.layers_of(a.group);
+  const index_t layers = a.layers();
   return missed * (a.pool.run.bytes_of(layers) + layers * a.pool.row_bytes);
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+
 #include "spectx/kv_view.hpp"
 #include "spectx/model_shape.hpp"
 #include "spectx/selection.hpp"
@@ -39,7 +41,8 @@ constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) /
 struct StepStamps {
   static constexpr index_t kBegin = 0, kTransfersBegin = 1, kEnd = 2;
   static constexpr index_t kWrite = 3, kWriteEnd = 4;  // only where the trace takes device spans
-  static constexpr index_t kStep = 5, kGroup = 4;
+  static constexpr index_t kLeadEnd = 5, kLeadWait = 6, kLeadWaitEnd = 7;  // of lead_layers
+  static constexpr index_t kStep = 8, kGroup = 4;
   static constexpr index_t kTransfer = 0, kTransferEnd = 1, kWait = 2, kWaitEnd = 3;
 
   static constexpr index_t of_group(index_t group, index_t which) noexcept {
@@ -117,6 +120,8 @@ struct PoolLayout {
   index_t head_count_bytes;       // [max_requests, kv_heads] int32
   index_t selection_count_bytes;  // the same, also without a host tier
   index_t stamp_bytes;            // [StepStamps::count(groups)] uint64
+  index_t lead_layers;            // of the first group, which no computation hides: fetched before
+                                  // its others; 0: it comes as a whole
 };
 
 inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
@@ -156,6 +161,8 @@ inline PoolLayout::PoolLayout(const ModelShape& shape, const PoolPlan& plan) {
   rank_table_bytes = two_tiers ? aligned(heads * plan.selection.largest_budget() * kInt) : 0;
   selection_count_bytes = aligned(heads * kInt);
   head_count_bytes = two_tiers ? selection_count_bytes : 0;
+  const index_t first = std::min(plan.group_layers, shape.cached_layers());
+  lead_layers = two_tiers && first > 1 ? std::max(first / 4, index_t{1}) : 0;
   const index_t stamps = StepStamps::count(groups);
   stamp_bytes = two_tiers ? aligned(stamps * static_cast<index_t>(sizeof(std::uint64_t))) : 0;
 }

@@ -124,6 +124,7 @@ class PrefetchPipeline {
   Event order_;
   Event copies_;
   std::vector<Event> group_events_;    // [groups] the selected rows of this step are there
+  std::optional<Event> lead_event_;    // those of PoolLayout::lead_layers
   std::vector<Event> staging_events_;  // [2] the staging set holds a layer's earlier rows
   std::vector<Event> warm_events_;     // [max_requests]
   Event warmed_;                       // after the last warm: its lists are free
@@ -145,3 +146,4 @@ class PrefetchPipeline {
 #include "spectx/detail/prefetch_pipeline.hpp"
 #include "spectx/detail/prefetch_pipeline_between.hpp"
 #include "spectx/detail/prefetch_pipeline_replay.hpp"
+#include "spectx/detail/prefetch_pipeline_staging.hpp"

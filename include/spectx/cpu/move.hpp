@@ -43,11 +43,14 @@ inline void gather_rows(const GatherRowsArgs& a, Context& context) {
     const index_t request = batch.request.data[item];
     if (batch.selects.data[item] == 0 || a.group < pool.resident_groups[request]) return;
     std::byte* const* const host_pages = pool.host_pages_of(request, a.group);
+    const HostRows rows(pool);
     for (index_t i = 0; i < a.lists.miss_counts[task]; ++i) {
       const index_t token = a.lists.miss_ids[task * a.lists.max_budget + i];
       const index_t slot = a.lists.miss_slots[task * a.lists.max_budget + i];
-      detail::copy_run(pool, a.group, pool.pages_of(request, a.group), head, slot,
-                       pool.host_run(host_pages, head, token), false);
+      for (index_t l = a.first_layer; l < a.first_layer + a.layers(); ++l) {
+        rows.load(pool.host_run(host_pages, head, token), l,
+                  pool.device_row(pool.pages_of(request, a.group), l, head, slot));
+      }
     }
   });
 }

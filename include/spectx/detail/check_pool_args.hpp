@@ -64,6 +64,9 @@ inline void check_args(const GatherRowsArgs& a, const OperationLimits&) {
           "gather_rows: group must be one of a pool with a host tier");
   expects(are_misses(a.lists), "gather_rows: lists must be what update_slots wrote");
   expects(a.max_blocks > 0, "gather_rows: max_blocks must be positive");
+  expects(a.first_layer >= 0 && a.num_layers >= 0 && a.layers() >= 0 &&
+              a.first_layer + a.layers() <= a.pool.layers_of(a.group),
+          "gather_rows: layers must be some of the group's");
   supports(has_dtypes(a.pool), "gather_rows: no backend has a kernel for the types of the tiers");
 }
 

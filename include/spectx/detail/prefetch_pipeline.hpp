@@ -27,6 +27,7 @@ inline PrefetchPipeline::PrefetchPipeline(Backend& backend, KVPool& pool,
   if (!pool.plan().has_host_tier()) return;
   const PoolLayout& layout = pool.layout();
   for (index_t g = 0; g < layout.groups; ++g) group_events_.push_back(backend.make_event());
+  if (layout.lead_layers > 0) lead_event_.emplace(backend.make_event());
   for (int set = 0; set < 2; ++set) staging_events_.push_back(backend.make_event());
   for (index_t r = 0; r < pool.plan().max_requests; ++r) {
     warm_events_.push_back(backend.make_event());
@@ -117,43 +118,34 @@ inline void PrefetchPipeline::gather(const Batch& batch, const StepLists& lists,
 
 inline void PrefetchPipeline::gather(index_t group) {
   const TraceSpan span(backend_.trace(), "PrefetchPipeline::gather", TraceLane::copy);
+  GatherRowsArgs rows{.batch = &batch_,
+                      .lists = lists_,
+                      .pool = pool_.view(),
+                      .group = group,
+                      .max_blocks = config_.copy_blocks};
   meter_.begin_transfer(group, copy_stream_);
-  gather(batch_, lists_, group, config_.copy_blocks, copy_stream_);
+  if (const index_t lead = pool_.layout().lead_layers; group == 0 && lead > 0) {
+    rows.num_layers = lead;
+    backend_.gather_rows(rows, copy_stream_);
+    meter_.end_lead(copy_stream_);
+    backend_.record(*lead_event_, copy_stream_);
+    rows.first_layer = std::exchange(rows.num_layers, 0);
+  }
+  backend_.gather_rows(rows, copy_stream_);
   meter_.end_transfer(group, copy_stream_);
   backend_.record(group_events_[static_cast<std::size_t>(group)], copy_stream_);
-}
-
-/// Earlier rows of items that read everything, from the host tier into the layer's staging set.
-inline void PrefetchPipeline::load_staging(index_t cached_layer) {
-  if (cached_layer >= pool_.view().layers) return;
-  const TraceSpan span(backend_.trace(), "PrefetchPipeline::stage", TraceLane::copy);
-  const detail::TierMover& mover = pool_.mover_;
-  const index_t group = cached_layer / pool_.plan().group_layers;
-  for (const ScheduledItem& item : batch_.items) {
-    if (item.selects || !is_offloaded(item, group)) continue;
-    mover.copy_rows(item.request, group, mover.host(item.request, group),
-                    mover.staging(item.request, cached_layer % 2), 0, item.first, copy_stream_,
-                    cached_layer % pool_.plan().group_layers);
-  }
-  backend_.record(staging_events_[static_cast<std::size_t>(cached_layer % 2)], copy_stream_);
-}
-
-/// This step's rows of the same items, from the staging set to the host tier.
-inline void PrefetchPipeline::store_staging(index_t cached_layer) {
-  const detail::TierMover& mover = pool_.mover_;
-  const index_t group = cached_layer / pool_.plan().group_layers;
-  for (const ScheduledItem& item : batch_.items) {
-    if (item.selects || !is_offloaded(item, group)) continue;
-    mover.copy_rows(item.request, group, mover.staging(item.request, cached_layer % 2),
-                    mover.host(item.request, group), item.first, item.first + item.rows,
-                    copy_stream_, cached_layer % pool_.plan().group_layers);
-  }
 }
 
 /// Makes `stream` wait for what the layer reads, and turns the staging sets by one layer.
 inline void PrefetchPipeline::enter(index_t cached_layer, StreamView stream) {
   const index_t group = cached_layer / pool_.plan().group_layers;
-  if (batch_.needs_selection && cached_layer % pool_.plan().group_layers == 0) {
+  const index_t lead = pool_.layout().lead_layers;
+  if (batch_.needs_selection && lead > 0 && cached_layer == 0) {
+    meter_.begin_lead_wait(stream);
+    backend_.wait(stream, *lead_event_);
+    meter_.end_lead_wait(stream);
+  } else if (batch_.needs_selection && (cached_layer % pool_.plan().group_layers == 0 ||
+                                        (lead > 0 && cached_layer == lead))) {
     meter_.begin_wait(group, stream);
     backend_.wait(stream, group_events_[static_cast<std::size_t>(group)]);
     meter_.end_wait(group, stream);

@@ -5,9 +5,9 @@
 #include <array>
 #include <vector>
 
+#include "spectx/detail/step_times.hpp"
 #include "spectx/detail/step_trace.hpp"
 #include "spectx/kv_pool.hpp"
-#include "spectx/step_report.hpp"
 
 namespace spectx::detail {
 
@@ -57,6 +57,10 @@ class StepMeter {
   void end_transfer(index_t group, StreamView s) {
     stamp(StepStamps::of_group(group, StepStamps::kTransferEnd), s);
   }
+  /// Of the first group's lead layers, whose transfer begins with the group's.
+  void end_lead(StreamView s) { stamp(StepStamps::kLeadEnd, s); }
+  void begin_lead_wait(StreamView s) { stamp(StepStamps::kLeadWait, s); }
+  void end_lead_wait(StreamView s) { stamp(StepStamps::kLeadWaitEnd, s); }
   void begin_wait(index_t group, StreamView s) {
     stamp(StepStamps::of_group(group, StepStamps::kWait), s);
   }
@@ -201,34 +205,13 @@ class StepMeter {
   }
 
   void finish_times(const Record& record) {
-    const auto us = [](std::uint64_t from, std::uint64_t to) {
-      return to > from ? static_cast<double>(to - from) * 1e-3 : 0.0;
-    };
-    const std::uint64_t* const step = record.figures.stamps;
     const index_t groups = pool_.layout().groups;
-    report_.step_us = us(step[StepStamps::kBegin], step[StepStamps::kEnd]);
+    const bool has_lead = pool_.layout().lead_layers > 0;
     groups_.clear();
-    // What is not computation: also the time that two stamps take, or a copy that ran at the call.
-    double waited = 0;
-    for (index_t g = record.first_group; backend_.runs_at_call() && g < groups; ++g) {
-      waited += us(step[StepStamps::of_group(g, StepStamps::kTransfer)],
-                   step[StepStamps::of_group(g, StepStamps::kTransferEnd)]);
-    }
-    for (index_t g = record.first_group; g < groups; ++g) {
-      const std::uint64_t* const s = step + StepStamps::of_group(g, 0);
-      const double transfer = us(s[StepStamps::kTransfer], s[StepStamps::kTransferEnd]);
-      const double wait = us(s[StepStamps::kWait], s[StepStamps::kWaitEnd]);
-      const bool is_late = s[StepStamps::kTransferEnd] > s[StepStamps::kWait];
-      const double exposed = backend_.runs_at_call() ? transfer : is_late ? wait : 0.0;
-      report_.transfer_us += transfer;
-      report_.exposed_us += exposed;
-      const double computed = us(step[StepStamps::kTransfersBegin], s[StepStamps::kWait]) - waited;
-      report_.floor_us = std::max(report_.floor_us, report_.transfer_us - computed);
-      waited += wait;
-      groups_.push_back({.group = g, .transfer_us = transfer, .exposed_us = exposed});
-    }
+    StepTimes{record.figures.stamps, record.first_group, groups, has_lead, backend_.runs_at_call()}
+        .write(report_, groups_);
     report_.groups = groups_;
-    trace_.write(step, record.first_group, groups, record.launch_ns);
+    trace_.write(record.figures.stamps, record.first_group, groups, has_lead, record.launch_ns);
   }
 
   Backend& backend_;

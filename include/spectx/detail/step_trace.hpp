@@ -23,7 +23,7 @@ class StepTrace {
   }
 
   /// @param stamps  of the device, ns    @param launch_ns  of the host: before the launch
-  void write(const std::uint64_t* stamps, index_t first_group, index_t groups,
+  void write(const std::uint64_t* stamps, index_t first_group, index_t groups, bool has_lead,
              std::int64_t launch_ns) {
     if (sink_.device == nullptr) return;
     const auto at = [&](index_t place) { return static_cast<std::int64_t>(stamps[place]); };
@@ -31,6 +31,11 @@ class StepTrace {
     const std::int64_t end = at(StepStamps::kEnd);
     shift(begin, end, launch_ns);
     send("PrefetchPipeline::step", TraceLane::compute, -1, begin, end);
+    const bool waits_for_lead = has_lead && at(StepStamps::kLeadEnd) > at(StepStamps::kLeadWait);
+    if (first_group == 0 && groups > 0 && waits_for_lead) {
+      send("PrefetchPipeline::wait", TraceLane::compute, 0, at(StepStamps::kLeadWait),
+           at(StepStamps::kLeadWaitEnd));
+    }
     for (index_t g = first_group; g < groups; ++g) {
       const auto of = [&](index_t which) { return at(StepStamps::of_group(g, which)); };
       send("PrefetchPipeline::gather", TraceLane::copy, g, of(StepStamps::kTransfer),
