@@ -10,7 +10,7 @@ from html import escape
 
 WIDTH, LEFT, LANE = 860, 90, 46
 COLOURS = {"step": "#4c72b0", "wait": "#c44e52", "gather": "#dd8452", "warm": "#55a868",
-           "move": "#8172b3"}
+           "move": "#8172b3", "write_through": "#64b5cd"}
 
 
 def load(path, number):
