@@ -29,7 +29,14 @@ void check(cudaError_t status) {
 CapturedStep::CapturedStep(StreamView stream, const std::function<void()>& work) {
   cudaGraph_t captured = nullptr;
   check(cudaStreamBeginCapture(cu::cuda_stream(stream), cudaStreamCaptureModeThreadLocal));
-  work();
+  try {
+    work();
+  } catch (...) {  // a thread that goes on capturing could not free memory
+    static_cast<void>(cudaStreamEndCapture(cu::cuda_stream(stream), &captured));
+    static_cast<void>(cudaGraphDestroy(captured));
+    static_cast<void>(cudaGetLastError());
+    throw;
+  }
   check(cudaStreamEndCapture(cu::cuda_stream(stream), &captured));
   cudaGraphExec_t graph = nullptr;
   const cudaError_t status = cudaGraphInstantiate(&graph, captured, 0);
