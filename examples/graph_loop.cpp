@@ -35,13 +35,15 @@ int main() {
   const auto backend = cu::make_backend();
   const Stream stream = backend->make_stream();
   toy::Model model(*backend, /*max_rows=*/544);
-  MemoryPlanner planner(model.shape, {.device_bytes = 6 << 20,
-                                      .host_bytes = 64 << 20,
+  PlannerConfig config = for_backend(*backend, model.shape, model.head.q_proj.dtype,
+                                     {.host_bytes = 64 << 20,
                                       .force_host_tier = true,
                                       .selection = {.budget = 128},
                                       .head = model.head.shape,
                                       .max_requests = 4,
                                       .max_length = 1100});
+  config.device_bytes = config.scratch_bytes + (6 << 20);
+  MemoryPlanner planner(model.shape, config);
   KVPool pool(*backend, model.shape, planner.pool_plan(), backend->memories());
   RetrievalHead head(*backend, pool, model.head, {}, backend->memories());
   PrefetchPipeline pipeline(*backend, pool, {});

@@ -27,12 +27,13 @@ int main() {
   const auto backend = make_cpu_backend({.two_memories = true});
   const Stream stream = backend->make_stream();
   toy::Model model(*backend, /*max_rows=*/544);
-  MemoryPlanner planner(model.shape, {.device_bytes = 6 << 20,
-                                      .host_bytes = 64 << 20,
-                                      .selection = {.budget = 128},
-                                      .head = model.head.shape,
-                                      .max_requests = 8,
-                                      .max_length = 1100});
+  MemoryPlanner planner(model.shape, for_backend(*backend, model.shape, model.head.q_proj.dtype,
+                                                 {.device_bytes = 6 << 20,
+                                                  .host_bytes = 64 << 20,
+                                                  .selection = {.budget = 128},
+                                                  .head = model.head.shape,
+                                                  .max_requests = 8,
+                                                  .max_length = 1100}));
   KVPool pool(*backend, model.shape, planner.pool_plan(), backend->memories());
   RetrievalHead head(*backend, pool, model.head, {}, backend->memories());
   PrefetchPipeline pipeline(*backend, pool, {});

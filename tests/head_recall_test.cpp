@@ -77,13 +77,14 @@ TEST_CASE(
   const ModelShape shape = llama::model_shape(config, DType::f32);
   const auto loaded = io::load_head(*backend, SPECTX_TEST_HEAD, shape, weights.all().embeddings,
                                     {.dtype = DType::f32}, stream);
-  const MemoryPlanner planner(shape, {.device_bytes = index_t{4} << 30,
-                                      .has_one_memory = true,
-                                      .selection = {.budget = 512, .sinks = 4, .recent_window = 32},
-                                      .head = loaded.weights.shape,
-                                      .max_requests = 1,
-                                      .max_length = kLength,
-                                      .max_step_rows = 480});
+  const MemoryPlanner planner(
+      shape, for_backend(*backend, shape, DType::f32,
+                         {.device_bytes = index_t{4} << 30,
+                          .selection = {.budget = 512, .sinks = 4, .recent_window = 32},
+                          .head = loaded.weights.shape,
+                          .max_requests = 1,
+                          .max_length = kLength,
+                          .max_step_rows = 480}));
   KVPool pool(*backend, shape, planner.pool_plan(), backend->memories());
   RetrievalHead head(*backend, pool, loaded.weights, {.reduce = reduce}, backend->memories());
   PrefetchPipeline pipeline(*backend, pool, {});

@@ -2,6 +2,7 @@
 #include "spectx/memory_planner.hpp"
 
 #include "catch.hpp"
+#include "support/backends.hpp"
 #include "support/planner_cases.hpp"
 
 using namespace spectx;
@@ -135,5 +136,20 @@ TEST_CASE("thresholds are the last lengths that fit, and rise where a group's le
       CHECK((at == 0 || fits(at)));
       CHECK((at == 256 || !fits(at + 1)));
     }
+  }
+}
+
+TEST_CASE("a configuration for a backend has what only that can say") {
+  const ModelShape shape = test::llama_shape();
+  PlannerConfig config = test::llama_config();
+  config.compute_dtype = DType::f16;
+  config.scratch_bytes = 1;
+  for (const bool two_memories : {false, true}) {
+    const auto backend = test::make_backend({.two_memories = two_memories});
+    const PlannerConfig own = for_backend(*backend, shape, DType::bf16, config);
+    REQUIRE(own.has_one_memory == backend->has_one_memory());
+    REQUIRE(own.compute_dtype == backend->compute_dtype(DType::bf16));
+    REQUIRE(own.scratch_bytes == backend->scratch_bytes(scratch_shape(shape, config)));
+    REQUIRE(own.device_bytes == config.device_bytes);
   }
 }

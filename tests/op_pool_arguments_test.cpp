@@ -145,7 +145,7 @@ TEST_CASE("wrong arguments of what moves rows between the tiers are refused by n
       .unsupported({[](GatherRowsArgs& a) { a.pool.dtype = DType::i8; }});
   ArgumentCheck<ScatterRowsArgs>(*b.backend, &Backend::scatter_rows, "scatter_rows",
                                  {.batch = &c.batch, .pool = c.pool})
-      .invalid({[](ScatterRowsArgs& a) { a.write_batch = -1; },
+      .invalid({[](ScatterRowsArgs& a) { a.write_batch = 0; },
                 [](ScatterRowsArgs& a) { a.pool.durable = nullptr; },
                 [](ScatterRowsArgs& a) { a.pool.run.bytes = 0; },
                 [](ScatterRowsArgs& a) { a.pool.slots = 0; }})

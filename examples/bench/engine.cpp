@@ -23,10 +23,8 @@ PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaW
   c.device_bytes = config.device_bytes;
   c.host_bytes = backend.has_one_memory() || head == nullptr ? 0 : config.host_bytes;
   c.model_bytes = weights.bytes() + llama::LlamaDecoder::bytes(weights.config(), decoder, compute);
-  c.has_one_memory = backend.has_one_memory();
   c.force_host_tier = config.offloads_all && c.host_bytes > 0;
   c.selection = config.selection;
-  c.compute_dtype = compute;
   c.max_requests = config.max_requests;
   c.max_length = config.max_length;
   c.max_step_rows = config.chunk_rows;
@@ -37,6 +35,7 @@ PlannerConfig Engine::planner_config(const Backend& backend, const llama::LlamaW
     c.head_weight_bytes = head->storage.bytes();
   }
   const ModelShape shape = model_shape(weights.config(), weights.dtype());
+  c = for_backend(backend, shape, weights.dtype(), c);
   ScratchShape scratch = scratch_shape(shape, c);
   scratch.requests *= std::max<index_t>(1, config.fill_rows);  // rows that are scored at once
   c.scratch_bytes = backend.scratch_bytes(scratch);

@@ -14,16 +14,13 @@ PlannerConfig planner_config(const Backend& backend, const llama::LlamaWeights& 
   c.device_bytes = config.device_bytes;
   c.model_bytes = weights.bytes() + llama::LlamaDecoder::bytes(weights.config(), decoder, compute);
   c.head_weight_bytes = head.storage.bytes();
-  c.has_one_memory = backend.has_one_memory();
   c.selection = config.selection;
   c.head = head.weights.shape;
-  c.compute_dtype = compute;
   c.max_requests = 1;
   c.max_length = config.max_length;
   c.max_step_rows = config.chunk_rows;
-  const ModelShape shape = llama::model_shape(weights.config(), weights.dtype());
-  c.scratch_bytes = backend.scratch_bytes(scratch_shape(shape, c));
-  return c;
+  return for_backend(backend, llama::model_shape(weights.config(), weights.dtype()),
+                     weights.dtype(), c);
 }
 
 }  // namespace

@@ -20,15 +20,12 @@ PlannerConfig Session::planner_config(const Backend& backend, const LlamaWeights
                                       const io::LoadedHead* head, const SessionConfig& config) {
   const DecoderConfig decoder{.max_step_rows = config.chunk_rows};
   const DType compute = backend.compute_dtype(weights.dtype());
-  const bool has_one_memory = backend.has_one_memory();
   PlannerConfig c;
   c.device_bytes = config.device_bytes;
-  c.host_bytes = has_one_memory ? 0 : config.host_bytes;
+  c.host_bytes = config.host_bytes;
   c.host_dtype = config.host_dtype;
   c.model_bytes = weights.bytes() + LlamaDecoder::bytes(weights.config(), decoder, compute);
-  c.has_one_memory = has_one_memory;
   c.selection = config.selection;
-  c.compute_dtype = compute;
   c.max_requests = 1;
   c.max_length = config.max_length;
   c.max_step_rows = config.chunk_rows;
@@ -37,9 +34,7 @@ PlannerConfig Session::planner_config(const Backend& backend, const LlamaWeights
     c.head = head->weights.shape;
     c.head_weight_bytes = head->storage.bytes();
   }
-  const ModelShape shape = model_shape(weights.config(), weights.dtype());
-  c.scratch_bytes = backend.scratch_bytes(scratch_shape(shape, c));
-  return c;
+  return for_backend(backend, model_shape(weights.config(), weights.dtype()), weights.dtype(), c);
 }
 
 Session::Session(Backend& backend, const LlamaWeights& weights, const io::LoadedHead* head,

@@ -4,6 +4,7 @@
 #include <limits>
 #include <optional>
 
+#include "spectx/backend.hpp"
 #include "spectx/head_layout.hpp"
 #include "spectx/pool_layout.hpp"
 
@@ -23,13 +24,13 @@ struct PlannerConfig {
   index_t lent_bytes = 0;             // of a host engine's own paged cache, on the device, where a
                                       // PageLender lends pages of it; 0: the pool has its own
   bool lends_whole_requests = false;  // in blocks that have a page of every group, in their order
-  index_t scratch_bytes = 0;          // of the operations: Backend::scratch_bytes(scratch_shape())
-  bool has_one_memory = false;        // host and device memory are the same: no host tier
+  index_t scratch_bytes = 0;          // of the operations, on the device: for_backend() sets it
+  bool has_one_memory = false;        // host and device memory are the same: no host tier; likewise
   bool force_host_tier = false;       // have one even where everything fits on the device
   std::optional<DType> host_dtype{};  // f8_e4m3 or i8; none: the rows' own type, without loss
   SelectionConfig selection;
   HeadShape head;
-  DType compute_dtype = DType::f32;  // of the head's activations
+  DType compute_dtype = DType::f32;  // of the head's activations; likewise
   index_t max_requests = 32;
   index_t max_length = 8192;    // tokens of one request
   index_t max_step_rows = 544;  // rows of one batch: prompt chunk + decode rows
@@ -41,7 +42,7 @@ struct PlannerConfig {
   index_t write_batch = 32;
 };
 
-/// What Backend::scratch_bytes() is asked for, once the rest of the configuration is known.
+/// What Backend::scratch_bytes() is asked for.
 inline ScratchShape scratch_shape(const ModelShape& shape, const PlannerConfig& config) {
   return {.requests = config.max_requests,
           .max_length = config.max_length,
@@ -49,6 +50,17 @@ inline ScratchShape scratch_shape(const ModelShape& shape, const PlannerConfig& 
           .query_heads = std::max(shape.query_heads, config.head.query_heads),
           .head_dim = std::max({shape.k_dim, shape.v_dim, config.head.k_dim}),
           .has_half_rows = dtype_bytes(shape.dtype) == 2};
+}
+
+/// The configuration for loops on this backend: with the fields that are the backend's to say. What
+/// plans for it begins with this, the rest of `config` filled in.
+/// @param weights  type of the retrieval head's weights; without a head of the model's
+inline PlannerConfig for_backend(const Backend& backend, const ModelShape& shape, DType weights,
+                                 PlannerConfig config) {
+  config.scratch_bytes = backend.scratch_bytes(scratch_shape(shape, config));
+  config.has_one_memory = backend.has_one_memory();
+  config.compute_dtype = backend.compute_dtype(weights);
+  return config;
 }
 
 namespace detail {

@@ -7,3 +7,4 @@
 #include "spectx/memory_planner.hpp"
 #include "spectx/prefetch_pipeline.hpp"
 #include "spectx/retrieval_head.hpp"
+#include "spectx/version.hpp"

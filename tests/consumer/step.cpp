@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include "spectx/cpu/backend.hpp"
@@ -59,6 +60,16 @@ bool is_near(float value, double expected) {
 }  // namespace
 
 int main() {
+#ifdef PACKAGE_VERSION
+  const spectx::Version version = spectx::kVersion;
+  const std::string wanted = PACKAGE_VERSION;
+  if (std::to_string(version.major) + "." + std::to_string(version.minor) + "." +
+          std::to_string(version.patch) !=
+      wanted) {
+    std::printf("the headers are not of version %s\n", wanted.c_str());
+    return 1;
+  }
+#endif
   const auto backend = spectx::make_cpu_backend({.threads = 2, .two_memories = true});
   const spectx::Stream stream = backend->make_stream();
   spectx::PlannerConfig config;
@@ -71,7 +82,8 @@ int main() {
   config.max_step_rows = kPrompt;
   config.page_rows = 16;
   config.write_batch = 4;
-  spectx::MemoryPlanner planner(shape(), config);
+  spectx::MemoryPlanner planner(shape(),
+                                spectx::for_backend(*backend, shape(), shape().dtype, config));
   spectx::KVPool pool(*backend, shape(), planner.pool_plan(), backend->memories());
   spectx::PrefetchPipeline pipeline(*backend, pool, {});
 

@@ -75,7 +75,7 @@ inline void check_args(const ScatterRowsArgs& a, const OperationLimits&) {
   expects(is_batch(a.batch), "scatter_rows: batch must be what KVPool::schedule made");
   expects(has_host_rows(a.pool) && has_slot_map(a.pool) && a.pool.durable != nullptr,
           "scatter_rows: pool must be the view of a KVPool with a host tier");
-  expects(a.write_batch >= 0, "scatter_rows: write_batch must not be negative");
+  expects(a.write_batch > 0, "scatter_rows: write_batch must be positive");
   supports(has_dtypes(a.pool), "scatter_rows: no backend has a kernel for the types of the tiers");
 }
 
