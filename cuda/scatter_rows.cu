@@ -29,7 +29,7 @@ struct Waiting {
         resident(p.pool.resident_groups[request]),
         first(p.pool.durable[request]),
         last(p.batch.length[item]) {
-    const index_t place = request % p.write_batch;
+    const index_t place = p.pool.run.is_lossy ? 0 : request % p.write_batch;
     const bool is_due = (last + place) / p.write_batch > (first + place) / p.write_batch;
     if (p.batch.selects[item] == 0 || resident >= p.pool.groups || !is_due) last = first;
   }

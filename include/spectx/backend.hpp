@@ -111,11 +111,12 @@ struct ScatterRowsArgs {
   index_t write_batch = 32;
 };
 /// Whether the rows [durable, length) of a request are written through: every write_batch tokens,
-/// at places of its own, so that requests which grow side by side take turns. Fewer than
-/// write_batch stay.
-constexpr bool is_write_due(RequestId request, index_t durable, index_t length,
+/// at places of its own, so that requests which grow side by side take turns. In a lossy tier all
+/// have the same: what may be evicted, and comes back with a loss, does not depend on the request's
+/// number. Fewer than write_batch stay.
+constexpr bool is_write_due(const HostRun& run, RequestId request, index_t durable, index_t length,
                             index_t write_batch) noexcept {
-  const index_t place = request.value % write_batch;
+  const index_t place = run.is_lossy ? 0 : request.value % write_batch;
   return (length + place) / write_batch > (durable + place) / write_batch;
 }
 

@@ -64,7 +64,8 @@ inline void scatter_rows(const ScatterRowsArgs& a, Context& context) {
     const index_t length = batch.length.data[item];
     const index_t durable = pool.durable[request];
     if (batch.selects.data[item] == 0 || resident >= pool.groups) return;
-    if (!is_write_due({batch.request.data[item]}, durable, length, a.write_batch)) return;
+    const RequestId id{batch.request.data[item]};
+    if (!is_write_due(pool.run, id, durable, length, a.write_batch)) return;
     for (index_t g = resident; g < pool.groups; ++g) {
       for (index_t token = durable; token < length; ++token) {
         for (index_t head = 0; head < pool.kv_heads; ++head) {

@@ -161,7 +161,7 @@ inline void KVPool::advance(const Batch& batch) {
     if (is_resident(item.request)) continue;
     if (!item.selects) {
       book_.tables.set_durable(item.request, r.length);
-    } else if (is_write_due(item.request, book_.tables.durable(item.request), r.length,
+    } else if (is_write_due(layout_.run, item.request, book_.tables.durable(item.request), r.length,
                             plan_.write_batch)) {
       book_.tables.follow_durable(item.request, r.length);
     }
