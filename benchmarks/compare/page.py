@@ -41,7 +41,9 @@ def times(a, b):
 
 
 def show_times(value):
-    return "-" if value is None else f"{value:.2f} x" if value < 10 else f"{value:.0f} x"
+    if value is None:
+        return "-"
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} x"
 
 
 class Results:
@@ -201,7 +203,11 @@ def asked(r):
                if x.get("mode") == "spectx" and x.get("groups_on_host") and x["model"] == MODEL]
     row("exposed time above its floor, of a step", 5, max(exposed, default=None),
         lambda v: "-" if v is None else f"{v:.1f} %", True)
-    for t, what in ((r.growing(), "growth"), (r.runs["arrivals"], "arrivals")):
+    for name, what in (("full-2k-32k", "growth in full"), ("whole-2k-32k", "growth in stretches"),
+                       ("arrivals", "arrivals")):
+        t = r.runs.get(name)
+        if not t:
+            continue
         of = [beside(t, "any change"), beside(t, "nothing")]
         row(f"{what}: the worst step beside a change against its neighbours", 1.2, of[0]["worst_ratio"],
             is_most=True)
