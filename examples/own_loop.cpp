@@ -37,7 +37,6 @@ int main() {
   KVPool pool(*backend, model.shape, planner.pool_plan(), backend->memories());
   RetrievalHead head(*backend, pool, model.head, {}, backend->memories());
   PrefetchPipeline pipeline(*backend, pool, {});
-
   std::deque<toy::Session> waiting, running;
   std::vector<BatchItem> items;
   std::array<std::int32_t, 8> next;
