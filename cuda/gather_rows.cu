@@ -69,8 +69,9 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-/// Blocks in clusters of at most device::kMostCluster: side by side on the device, so that they take few
-/// pairs of multiprocessors from kernels whose own clusters need whole ones, as matrix products do.
+/// Blocks in clusters of at most device::kMostCluster: side by side on the device, so that they
+/// take few pairs of multiprocessors from kernels whose own clusters need whole ones, as matrix
+/// products do.
 void launch(void (*kernel)(Params), int blocks, const Params& p, const Launch& on) {
   int cluster = std::min(blocks, device::kMostCluster);
   while (blocks % cluster != 0) --cluster;

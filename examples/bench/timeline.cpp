@@ -212,8 +212,7 @@ std::string markdown(const Timeline& t) {
   text += line("taken beside what was counted", printed("%+.3f %%", 100 * m.uncounted()));
   text +=
       "\n| beside a step | steps, with a slower link | 1.2 x their neighbours or longer, of them "
-      "with "
-      "a slower link, with more bytes | median, p99, worst ratio | at step |\n"
+      "with a slower link, with more bytes | median, p99, worst ratio | at step |\n"
       "|---|---|---|---|---|\n";
   for (const Disturbance& d : disturbances(t.steps)) {
     text += "| " + causes_text(d.cause) + " | " + std::to_string(d.steps) + ", " +
